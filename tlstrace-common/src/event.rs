@@ -1,0 +1,249 @@
+//! The ring buffer's format: one event per TCP segment that was selected.
+//!
+//! An event is a [`SegmentHeader`] and then [`SegmentHeader::chunks`] chunks, each a [`ChunkHeader`]
+//! followed by that many bytes. A chunk says which bytes of the segment's payload were copied; what no
+//! chunk covers was left in the kernel on purpose (an encrypted record's body) or for want of room
+//! ([`Notes::TRUNCATED`]). Integers are in host byte order (both sides run on one machine), addresses
+//! in network byte order.
+
+use core::mem::size_of;
+
+/// Most payload bytes that one event carries, over all its chunks.
+pub const MAX_EVENT_PAYLOAD: usize = 32 * 1024;
+
+/// Most chunks in one event.
+pub const MAX_CHUNKS: usize = 64;
+
+/// Size of the largest event, in bytes.
+pub const MAX_EVENT_LEN: usize =
+    size_of::<SegmentHeader>() + MAX_CHUNKS * size_of::<ChunkHeader>() + MAX_EVENT_PAYLOAD;
+
+/// What is known of a segment without its payload.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct SegmentHeader {
+    /// `bpf_ktime_get_ns`: nanoseconds of `CLOCK_MONOTONIC`.
+    pub timestamp_ns: u64,
+    /// IPv6 address, or an IPv4 address in its IPv4-mapped form (RFC 4291 §2.5.5.2).
+    pub source: [u8; 16],
+    /// As `source`.
+    pub destination: [u8; 16],
+    /// TCP sequence number of the first payload byte (of the SYN, if there is one).
+    pub sequence: u32,
+    /// TCP acknowledgement number; meaningful only with [`TcpFlags::ACK`].
+    pub acknowledgement: u32,
+    /// Length of the TCP payload, in bytes, as the packet carried it (a GSO or GRO packet may exceed the MTU).
+    pub payload_len: u32,
+    /// Index of the interface whose hook saw the packet.
+    pub interface: u32,
+    pub source_port: u16,
+    pub destination_port: u16,
+    /// TCP window as on the wire, unscaled.
+    pub window: u16,
+    /// IPv4 identification; 0 for IPv6.
+    pub ip_id: u16,
+    /// VLAN identifier of the outermost tag, 0 if untagged.
+    pub vlan: u16,
+    /// [`TcpFlags`] bits.
+    pub tcp_flags: u8,
+    /// [`TcpOptions`] bits.
+    pub tcp_options: u8,
+    /// IPv4 TTL or IPv6 hop limit.
+    pub hop_limit: u8,
+    /// 0: ingress of `interface`, 1: egress.
+    pub direction: u8,
+    /// [`Notes`] bits.
+    pub notes: u8,
+    /// Number of chunks that follow.
+    pub chunks: u8,
+}
+
+/// Where the bytes after it stood in the segment's payload.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ChunkHeader {
+    /// Offset of the chunk's first byte from the start of the segment's payload.
+    pub offset: u32,
+    /// Number of bytes that follow this header.
+    pub len: u32,
+}
+
+const _: () = assert!(size_of::<SegmentHeader>() == 72);
+const _: () = assert!(size_of::<ChunkHeader>() == 8);
+
+/// Bits of the TCP header's flags byte (RFC 9293 §3.1).
+pub struct TcpFlags;
+
+impl TcpFlags {
+    pub const FIN: u8 = 0x01;
+    pub const SYN: u8 = 0x02;
+    pub const RST: u8 = 0x04;
+    pub const PSH: u8 = 0x08;
+    pub const ACK: u8 = 0x10;
+}
+
+/// Which TCP options a segment carried.
+pub struct TcpOptions;
+
+impl TcpOptions {
+    /// Timestamps (kind 8): an active abort by Linux carries them, a reset for an unknown socket does not.
+    pub const TIMESTAMPS: u8 = 0x01;
+    /// Maximum segment size (kind 2).
+    pub const MSS: u8 = 0x02;
+    /// SACK (kind 5) blocks: the sender misses data.
+    pub const SACK: u8 = 0x04;
+    /// TCP Fast Open (kind 34).
+    pub const FAST_OPEN: u8 = 0x08;
+}
+
+/// What happened while the payload was selected.
+pub struct Notes;
+
+impl Notes {
+    /// Bytes that should have been copied were not, for want of room in the event or in the stream's budget.
+    pub const TRUNCATED: u8 = 0x01;
+    /// The segment did not continue the stream where the program expected it (a hole before it), so that
+    /// record boundaries are unknown and nothing was copied.
+    pub const UNFRAMED: u8 = 0x02;
+    /// The segment repeats bytes that the program had already passed.
+    pub const RETRANSMISSION: u8 = 0x04;
+    /// The first bytes of this direction of the stream are not TLS.
+    pub const NOT_TLS: u8 = 0x08;
+    /// This is the last event of this direction until a FIN or RST: the program has seen enough.
+    pub const LAST: u8 = 0x10;
+}
+
+/// A decoded event, borrowing from the ring's bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Event<'a> {
+    pub header: SegmentHeader,
+    chunks: &'a [u8],
+}
+
+impl<'a> Event<'a> {
+    /// The chunks in the order of their offsets.
+    pub fn chunks(&self) -> Chunks<'a> {
+        Chunks { rest: self.chunks, left: self.header.chunks }
+    }
+}
+
+/// Iterator over an event's chunks: offset in the segment's payload, and bytes.
+#[derive(Clone, Debug)]
+pub struct Chunks<'a> {
+    rest: &'a [u8],
+    left: u8,
+}
+
+impl<'a> Iterator for Chunks<'a> {
+    type Item = (u32, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.left == 0 {
+            return None;
+        }
+        let (offset, bytes, rest) = split_chunk(self.rest).ok()?;
+        self.left -= 1;
+        self.rest = rest;
+        Some((offset, bytes))
+    }
+}
+
+/// Why bytes are not an event.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum DecodeError {
+    /// Shorter than a [`SegmentHeader`], or than its chunks say.
+    Truncated,
+    /// More than [`MAX_CHUNKS`] chunks.
+    TooManyChunks,
+    /// A chunk lies outside the payload, or before the chunk in front of it.
+    ChunkOutOfPlace,
+}
+
+impl core::fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Truncated => "the event is shorter than it says",
+            Self::TooManyChunks => "the event has more chunks than an event can have",
+            Self::ChunkOutOfPlace => "a chunk lies outside its segment, or before its predecessor",
+        })
+    }
+}
+
+impl core::error::Error for DecodeError {}
+
+/// Reads an event as the BPF program wrote it, checking every length.
+///
+/// Bytes after the last chunk are ignored: the ring rounds records up.
+pub fn decode(bytes: &[u8]) -> Result<Event<'_>, DecodeError> {
+    let Some((head, chunks)) = bytes.split_at_checked(size_of::<SegmentHeader>()) else {
+        return Err(DecodeError::Truncated);
+    };
+    let header = SegmentHeader::from_bytes(head).ok_or(DecodeError::Truncated)?;
+    if usize::from(header.chunks) > MAX_CHUNKS {
+        return Err(DecodeError::TooManyChunks);
+    }
+    let mut rest = chunks;
+    let mut end = 0u32;
+    for _ in 0..header.chunks {
+        let (offset, bytes, tail) = split_chunk(rest)?;
+        let len = u32::try_from(bytes.len()).map_err(|_| DecodeError::ChunkOutOfPlace)?;
+        if offset < end {
+            return Err(DecodeError::ChunkOutOfPlace);
+        }
+        end = offset.checked_add(len).ok_or(DecodeError::ChunkOutOfPlace)?;
+        if end > header.payload_len {
+            return Err(DecodeError::ChunkOutOfPlace);
+        }
+        rest = tail;
+    }
+    Ok(Event { header, chunks })
+}
+
+fn split_chunk(bytes: &[u8]) -> Result<(u32, &[u8], &[u8]), DecodeError> {
+    let (offset, rest) = bytes.split_first_chunk::<4>().ok_or(DecodeError::Truncated)?;
+    let (len, rest) = rest.split_first_chunk::<4>().ok_or(DecodeError::Truncated)?;
+    let len = usize::try_from(u32::from_ne_bytes(*len)).map_err(|_| DecodeError::Truncated)?;
+    let (bytes, rest) = rest.split_at_checked(len).ok_or(DecodeError::Truncated)?;
+    Ok((u32::from_ne_bytes(*offset), bytes, rest))
+}
+
+impl SegmentHeader {
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields(bytes);
+        Some(Self {
+            timestamp_ns: u64::from_ne_bytes(fields.take()?),
+            source: fields.take()?,
+            destination: fields.take()?,
+            sequence: u32::from_ne_bytes(fields.take()?),
+            acknowledgement: u32::from_ne_bytes(fields.take()?),
+            payload_len: u32::from_ne_bytes(fields.take()?),
+            interface: u32::from_ne_bytes(fields.take()?),
+            source_port: u16::from_ne_bytes(fields.take()?),
+            destination_port: u16::from_ne_bytes(fields.take()?),
+            window: u16::from_ne_bytes(fields.take()?),
+            ip_id: u16::from_ne_bytes(fields.take()?),
+            vlan: u16::from_ne_bytes(fields.take()?),
+            tcp_flags: fields.byte()?,
+            tcp_options: fields.byte()?,
+            hop_limit: fields.byte()?,
+            direction: fields.byte()?,
+            notes: fields.byte()?,
+            chunks: fields.byte()?,
+        })
+    }
+}
+
+/// The fields of a `repr(C)` struct without holes, read in order.
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*head)
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        self.take().map(|[byte]| byte)
+    }
+}

@@ -1,0 +1,88 @@
+//! What the engine is fed: one captured TCP segment, whether it came from the ring or from a file.
+
+use std::net::SocketAddr;
+
+use smallvec::SmallVec;
+use tlstrace_common::event::{Notes, TcpFlags, TcpOptions};
+
+use super::timestamp::Timestamp;
+
+/// Where the hook stood: on the way into the interface's network stack, or out of it.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Direction {
+    Ingress,
+    Egress,
+    /// A capture file does not say.
+    Unknown,
+}
+
+/// One TCP segment with as much of its payload as was captured.
+#[derive(Clone, Debug)]
+pub struct Segment<'a> {
+    pub timestamp: Timestamp,
+    /// Index of the interface that saw it: the kernel's for live packets, the file's otherwise.
+    pub interface: u32,
+    pub direction: Direction,
+    pub source: SocketAddr,
+    pub destination: SocketAddr,
+    pub sequence: u32,
+    /// Meaningful only with the ACK flag.
+    pub acknowledgement: u32,
+    /// [`TcpFlags`] bits.
+    pub flags: u8,
+    /// As on the wire, unscaled.
+    pub window: u16,
+    /// [`TcpOptions`] bits.
+    pub options: u8,
+    /// IPv4 TTL or IPv6 hop limit.
+    pub hop_limit: u8,
+    /// IPv4 identification, 0 for IPv6.
+    pub ip_id: u16,
+    /// Outermost VLAN identifier, 0 if untagged.
+    pub vlan: u16,
+    /// Length of the payload on the wire, in bytes.
+    pub payload_len: u32,
+    /// The captured parts of the payload, by offset, in order, without overlap.
+    pub chunks: SmallVec<[Chunk<'a>; 4]>,
+    /// [`Notes`] bits of the kernel's selection; 0 for a capture file.
+    pub notes: u8,
+}
+
+/// A captured part of a segment's payload.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Chunk<'a> {
+    /// Offset from the start of the payload, in bytes.
+    pub offset: u32,
+    pub bytes: &'a [u8],
+}
+
+impl Segment<'_> {
+    pub fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    pub fn is_syn(&self) -> bool {
+        self.has(TcpFlags::SYN)
+    }
+
+    pub fn is_fin(&self) -> bool {
+        self.has(TcpFlags::FIN)
+    }
+
+    pub fn is_rst(&self) -> bool {
+        self.has(TcpFlags::RST)
+    }
+
+    pub fn is_ack(&self) -> bool {
+        self.has(TcpFlags::ACK)
+    }
+
+    pub fn has_timestamps(&self) -> bool {
+        self.options & TcpOptions::TIMESTAMPS != 0
+    }
+
+    /// Whether the capture left out bytes that it should have kept.
+    pub fn is_truncated(&self) -> bool {
+        self.notes & Notes::TRUNCATED != 0
+    }
+}

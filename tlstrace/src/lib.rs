@@ -1,0 +1,7 @@
+//! tlstrace: a live TLS handshake tracer. One verdict per connection: why the handshake failed, which
+//! side, how sure we are, on what evidence, what to do.
+//!
+//! The kernel selects, userspace decides: see `ARCHITECTURE.md`.
+
+pub mod engine;
+pub mod tls;

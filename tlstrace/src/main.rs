@@ -1,0 +1,3 @@
+//! The `tlstrace` command: parse, run, exit code.
+
+fn main() {}

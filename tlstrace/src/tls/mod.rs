@@ -1,0 +1,1 @@
+//! Pure decoders of TLS records, handshake messages, extensions and certificates.
