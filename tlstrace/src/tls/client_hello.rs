@@ -21,6 +21,7 @@ use super::{
 /// What a client offers. Randoms, ticket contents, pre-shared key identities and key exchange values are not
 /// kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is the presence of one extension")]
 pub struct ClientHello {
     /// The version field; frozen at 1.2 by clients that can do more.
     pub legacy_version: ProtocolVersion,
@@ -164,9 +165,10 @@ impl ClientHello {
             return Decoded::Incomplete;
         }
         let (specs, _) = specs.as_chunks();
-        let cipher_suites = specs.iter().filter_map(|&[class, high, low]| {
-            (class == 0).then(|| CipherSuite(u16::from_be_bytes([high, low])))
-        });
+        let cipher_suites = specs
+            .iter()
+            .filter(|[class, _, _]| *class == 0)
+            .map(|&[_, high, low]| CipherSuite(u16::from_be_bytes([high, low])));
         Decoded::Complete(Self {
             legacy_version: ProtocolVersion(version),
             session_id: SessionId::new(session_id),

@@ -78,9 +78,9 @@ pub enum FirstBytes {
     Pop3,
     /// PostgreSQL's `SSLRequest`, `GSSENCRequest` or version 3 startup message.
     PostgresSslRequest,
-    /// A MySQL or MariaDB initial handshake packet.
+    /// A MySQL or `MariaDB` initial handshake packet.
     MySqlGreeting,
-    /// An LDAP message; StartTLS is one (RFC 4511 §4.14).
+    /// An LDAP message; `StartTLS` is one (RFC 4511 §4.14).
     Ldap,
     /// An XMPP stream header (RFC 6120 §4.2).
     Xmpp,
@@ -136,7 +136,7 @@ const SNIFFERS: &[(FirstBytes, Sniffer)] = &[
     (FirstBytes::Ldap, looks_like_ldap),
 ];
 
-/// RFC 9110 §9.3, PATCH, the WebDAV methods that clients begin with, and a response.
+/// RFC 9110 §9.3, PATCH, the `WebDAV` methods that clients begin with, and a response.
 const HTTP: &[&str] = &[
     "GET ",
     "HEAD ",

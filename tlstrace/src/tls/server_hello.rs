@@ -12,6 +12,7 @@ use super::{
 
 /// What a server picked. Its random is looked at for the two constants of RFC 8446 §4.1.3 and not kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is the presence of one extension")]
 pub struct ServerHello {
     /// The version field; 1.2 in TLS 1.3.
     pub legacy_version: ProtocolVersion,
