@@ -155,8 +155,8 @@ code_point! {
 }
 
 code_point! {
-    /// A signature scheme (IANA TLS SignatureScheme), or the hash and signature pair that TLS 1.2 has in its
-    /// place (RFC 5246 §7.4.1.4.1), named in the same style.
+    /// A signature scheme (IANA TLS `SignatureScheme`), or the hash and signature pair that TLS 1.2 has
+    /// in its place (RFC 5246 §7.4.1.4.1), named in the same style.
     SignatureScheme(u16) {
         RSA_PKCS1_MD5 = 0x0101 => "rsa_pkcs1_md5",
         DSA_MD5 = 0x0102 => "dsa_md5",
@@ -221,7 +221,7 @@ code_point! {
 }
 
 code_point! {
-    /// A hello extension (IANA TLS ExtensionType Values, and the few unregistered ones that browsers send).
+    /// A hello extension (IANA TLS `ExtensionType` Values, and the few unregistered ones that browsers send).
     ExtensionType(u16) {
         SERVER_NAME = 0 => "server_name",
         MAX_FRAGMENT_LENGTH = 1 => "max_fragment_length",
@@ -346,7 +346,7 @@ code_point! {
 }
 
 code_point! {
-    /// A handshake message's type (IANA TLS HandshakeType).
+    /// A handshake message's type (IANA TLS `HandshakeType`).
     HandshakeType(u8) {
         HELLO_REQUEST = 0 => "hello_request",
         CLIENT_HELLO = 1 => "client_hello",
@@ -378,7 +378,7 @@ code_point! {
 }
 
 code_point! {
-    /// A record's content type (IANA TLS ContentType).
+    /// A record's content type (IANA TLS `ContentType`).
     ContentType(u8) {
         CHANGE_CIPHER_SPEC = 20 => "change_cipher_spec",
         ALERT = 21 => "alert",

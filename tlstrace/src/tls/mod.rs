@@ -14,6 +14,10 @@ pub mod handshake;
 pub mod record;
 pub mod server_hello;
 
+mod reader;
+#[cfg(test)]
+mod testing;
+
 /// What a decoder made of some bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decoded<T> {
