@@ -4,7 +4,6 @@
 //! no random, no ticket, no key share, no signature and no application data.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use crate::tls::alert::Alert;
 use crate::tls::certificate::CertificateChain;
@@ -44,13 +43,6 @@ impl Role {
         match self {
             Self::Client => "client",
             Self::Server => "server",
-        }
-    }
-
-    pub(crate) const fn index(self) -> usize {
-        match self {
-            Self::Client => 0,
-            Self::Server => 1,
         }
     }
 }
@@ -349,11 +341,6 @@ impl HandshakeFacts {
         } else {
             Phase::Tcp
         }
-    }
-
-    /// Time from `from` to `to`, where both are known.
-    pub(crate) fn between(from: Option<Timestamp>, to: Option<Timestamp>) -> Option<Duration> {
-        Some(to?.since(from?))
     }
 }
 

@@ -49,8 +49,7 @@ impl ProxyHeader {
     fn decode_v2(bytes: &[u8]) -> Option<Self> {
         let (_, rest) = bytes.split_first_chunk::<12>()?;
         let (&[command, family, ..], addresses) = rest.split_first_chunk::<4>()?;
-        let mut header =
-            Self { version: 2, local: command & 0x0f == 0, source: None, destination: None };
+        let mut header = Self { version: 2, local: command & 0x0f == 0, source: None, destination: None };
         match family >> 4 {
             1 => {
                 let (source, rest) = addresses.split_first_chunk::<4>()?;

@@ -6,9 +6,9 @@
 //! belong to. Records may be split anywhere, down to single bytes; a message may span records and a record
 //! may hold many messages (RFC 8446 §5.1).
 
+use crate::tls::Decoded;
 use crate::tls::codepoints::{AlertDescription, AlertLevel, ContentType, HandshakeType};
 use crate::tls::record::{FirstBytes, RecordHeader, sniff};
-use crate::tls::Decoded;
 
 use super::proxy;
 use super::stream::{Piece, Reader};
@@ -44,8 +44,8 @@ pub(crate) trait Observer {
     /// A whole handshake message without its 4-byte header. `None`: parts of it were not captured.
     fn message(&mut self, kind: HandshakeType, length: u32, body: Option<&[u8]>);
 
-    /// A hello in SSLv2 format, without its 2-byte header.
-    fn ssl_v2_hello(&mut self, body: Option<&[u8]>);
+    /// A hello in SSLv2 format, with its 2-byte header.
+    fn ssl_v2_hello(&mut self, message: Option<&[u8]>);
 
     /// Record framing ended: what came where a record header was due cannot be one.
     fn not_a_record(&mut self, bytes: &[u8]);
@@ -192,7 +192,9 @@ impl Records {
     fn indifferent_to(&self) -> u64 {
         match self.state {
             State::Body { left, kind: Body::Skip, .. } => u64::from(left),
-            State::Body { left, kind: Body::Handshake, .. } if self.message.header.is_some() && self.message.wanted == 0 => {
+            State::Body { left, kind: Body::Handshake, .. }
+                if self.message.header.is_some() && self.message.wanted == 0 =>
+            {
                 u64::from(u32::from(left).min(self.message.left))
             }
             _ => 0,
@@ -290,7 +292,7 @@ impl Records {
         let taken = bytes.len().min(wanted.saturating_sub(self.partial.len()));
         self.partial.extend_from_slice(bytes.get(..taken).unwrap_or_default());
         if self.partial.len() >= wanted {
-            observer.ssl_v2_hello(self.partial.get(2..));
+            observer.ssl_v2_hello(Some(&self.partial));
             self.partial.clear();
             self.state = State::RecordHeader;
         }
@@ -337,7 +339,9 @@ impl Records {
         };
         match kind {
             Body::Handshake => self.handshake_records = self.handshake_records.saturating_add(1),
-            Body::Skip if header.content_type != ContentType::CHANGE_CIPHER_SPEC => observer.opaque_record(header),
+            Body::Skip if header.content_type != ContentType::CHANGE_CIPHER_SPEC => {
+                observer.opaque_record(header)
+            }
             Body::Skip | Body::Alert | Body::Unclear => {}
         }
         self.state = if header.length == 0 {
@@ -347,7 +351,14 @@ impl Records {
         };
     }
 
-    fn body(&mut self, header: RecordHeader, left: u16, kind: Body, bytes: &[u8], observer: &mut impl Observer) -> usize {
+    fn body(
+        &mut self,
+        header: RecordHeader,
+        left: u16,
+        kind: Body,
+        bytes: &[u8],
+        observer: &mut impl Observer,
+    ) -> usize {
         match kind {
             Body::Skip => self.advance(header, left, kind, bytes.len()),
             Body::Alert => {
@@ -405,11 +416,17 @@ impl Records {
                 self.message.body.extend_from_slice(head);
                 rest = tail;
                 if let [kind, a, b, c] = *self.message.body {
-                    self.begin_message(HandshakeType(kind), u32::from_be_bytes([0, a, b, c]), record, observer);
+                    self.begin_message(
+                        HandshakeType(kind),
+                        u32::from_be_bytes([0, a, b, c]),
+                        record,
+                        observer,
+                    );
                 }
                 continue;
             };
-            let (part, tail) = rest.split_at(rest.len().min(usize::try_from(self.message.left).unwrap_or(usize::MAX)));
+            let (part, tail) =
+                rest.split_at(rest.len().min(usize::try_from(self.message.left).unwrap_or(usize::MAX)));
             let keep = part.len().min(usize::try_from(self.message.wanted).unwrap_or(usize::MAX));
             self.message.body.extend_from_slice(part.get(..keep).unwrap_or_default());
             self.message.wanted -= u32::try_from(keep).unwrap_or(self.message.wanted);
@@ -422,7 +439,13 @@ impl Records {
         bytes.len()
     }
 
-    fn begin_message(&mut self, kind: HandshakeType, length: u32, record: RecordHeader, observer: &mut impl Observer) {
+    fn begin_message(
+        &mut self,
+        kind: HandshakeType,
+        length: u32,
+        record: RecordHeader,
+        observer: &mut impl Observer,
+    ) {
         self.message.body.clear();
         self.message.header = Some((kind, length));
         self.message.left = length;

@@ -124,7 +124,8 @@ impl Stream {
                 continue;
             }
             self.place(start + covered, Piece::Missing(at - covered), reader);
-            let bytes = chunk.bytes.get(..usize::try_from(len - at).unwrap_or(usize::MAX)).unwrap_or(chunk.bytes);
+            let bytes =
+                chunk.bytes.get(..usize::try_from(len - at).unwrap_or(usize::MAX)).unwrap_or(chunk.bytes);
             self.place(start + at, Piece::Bytes(bytes), reader);
             covered = at + bytes.len() as u64;
         }
@@ -310,7 +311,9 @@ mod tests {
         fn read(&mut self, piece: Piece<'_>) {
             match piece {
                 Piece::Bytes(bytes) => self.0.extend_from_slice(bytes),
-                Piece::Missing(len) => self.0.extend(std::iter::repeat_n(b'?', usize::try_from(len).unwrap())),
+                Piece::Missing(len) => {
+                    self.0.extend(std::iter::repeat_n(b'?', usize::try_from(len).unwrap()))
+                }
             }
         }
 
