@@ -3,5 +3,6 @@
 //!
 //! The kernel selects, userspace decides: see `ARCHITECTURE.md`.
 
+pub mod capture;
 pub mod engine;
 pub mod tls;
