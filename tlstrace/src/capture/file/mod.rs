@@ -8,6 +8,7 @@ mod buffer;
 mod fields;
 mod pcap;
 mod pcapng;
+mod segments;
 
 use std::fs::File;
 use std::io::{self, Cursor, Read};
@@ -17,6 +18,7 @@ use std::path::Path;
 use flate2::read::MultiGzDecoder;
 
 use self::buffer::Buffer;
+pub use self::segments::segment;
 use crate::engine::timestamp::Timestamp;
 
 /// Longest frame that is read, in bytes; a longer one is taken for damage.
