@@ -5,4 +5,6 @@
 
 pub mod capture;
 pub mod engine;
+pub mod sink;
 pub mod tls;
+pub mod verdict;
