@@ -80,7 +80,13 @@ pub fn walk(load: &impl Load, kind: LinkKind) -> Result<TcpPacket, Skip> {
                 load.end = datagram.end;
                 match tunnel(&load, &datagram)? {
                     Some(inner) => inner,
-                    None => return segment(&load, &datagram, vlan),
+                    None => {
+                        return Ok(TcpPacket::new(
+                            &Link { vlan, ..link },
+                            &datagram,
+                            tcp::walk(&load, &datagram)?,
+                        ));
+                    }
                 }
             }
             EtherType::VLAN | EtherType::SERVICE_VLAN | QINQ_9100 | QINQ_9200 => {
@@ -126,17 +132,6 @@ impl<L: Load> Load for Within<'_, L> {
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
         self.load.load(offset)
     }
-}
-
-fn segment(load: &impl Load, datagram: &Datagram, vlan: u16) -> Result<TcpPacket, Skip> {
-    Ok(TcpPacket {
-        source: datagram.source,
-        destination: datagram.destination,
-        hop_limit: datagram.hop_limit,
-        ip_id: datagram.ip_id,
-        vlan,
-        tcp: tcp::walk(load, datagram)?,
-    })
 }
 
 /// What a datagram carries, if that is another packet.

@@ -11,15 +11,14 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
-use clap::Args;
 use tlstrace::capture::file::CaptureReader;
 use tlstrace::command::replay;
 use tlstrace::engine::{Engine, Output, Settings};
 use tlstrace::verdict::Verdict;
 
 /// Compare what the engine reads in captures with what other programs read.
-#[derive(Args, Debug)]
-pub(crate) struct Conformance {
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
     /// Directory that holds `public/` and `lab/` [default: shared/captures beside this project].
     captures: Option<PathBuf>,
     /// Judge the labelled lab captures instead.
@@ -33,7 +32,7 @@ pub(crate) struct Conformance {
     min: f64,
 }
 
-pub(crate) fn run(args: &Conformance) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let captures = match &args.captures {
         Some(captures) => captures.clone(),
         None => beside_the_project()?,

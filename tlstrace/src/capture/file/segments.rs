@@ -7,7 +7,7 @@ use tlstrace_common::encapsulation::{self, LinkKind};
 use tlstrace_common::event::Notes;
 use tlstrace_common::load::Load;
 use tlstrace_common::skip::Skip;
-use tlstrace_common::tcp;
+use tlstrace_common::tcp::{self, Tcp};
 
 use super::Frame;
 use crate::engine::segment::{Chunk, Direction, Segment};
@@ -25,13 +25,13 @@ pub fn segment<'a>(frame: &Frame<'a>, kind: LinkKind) -> Result<Segment<'a>, Ski
         timestamp: frame.timestamp,
         interface: interface(frame, kind),
         direction: Direction::Unknown,
-        source: SocketAddr::new(address(packet.source), tcp.source_port),
-        destination: SocketAddr::new(address(packet.destination), tcp.destination_port),
+        source: SocketAddr::new(address(packet.source.octets()), tcp.source_port),
+        destination: SocketAddr::new(address(packet.destination.octets()), tcp.destination_port),
         sequence: tcp.sequence,
         acknowledgement: tcp.acknowledgement,
         flags: tcp.flags,
         window: tcp.window,
-        options: tcp::options(&Captured(frame), tcp.options_offset, tcp.payload_offset),
+        options: options(frame.data, &tcp),
         hop_limit: packet.hop_limit,
         ip_id: packet.ip_id,
         vlan: packet.vlan,
@@ -61,6 +61,18 @@ impl Load for Captured<'_> {
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
         self.0.data.load(offset)
     }
+}
+
+/// Bits of the options that were captured.
+fn options(data: &[u8], tcp: &Tcp) -> u8 {
+    let captured = data.get(tcp.options_offset as usize..).unwrap_or_default();
+    let len =
+        captured.len().min((tcp.payload_offset - tcp.options_offset) as usize).min(tcp::MAX_OPTIONS_LEN);
+    let mut options = [0; tcp::MAX_OPTIONS_LEN];
+    if let (Some(room), Some(captured)) = (options.get_mut(..len), captured.get(..len)) {
+        room.copy_from_slice(captured);
+    }
+    tcp::options(&options, u32::try_from(len).unwrap_or_default())
 }
 
 fn captured_payload(data: &[u8], offset: u32, len: u32) -> &[u8] {
