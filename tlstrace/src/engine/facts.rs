@@ -235,6 +235,14 @@ pub struct CaptureCondition {
     pub evicted: bool,
 }
 
+impl CaptureCondition {
+    /// Whether anything that should have been captured was not.
+    pub fn lost_something(&self) -> bool {
+        let Self { midstream: _, gaps, missing_bytes: _, lost, truncated, desynchronised, evicted } = *self;
+        gaps > 0 || lost > 0 || truncated > 0 || desynchronised || evicted
+    }
+}
+
 /// Names a connection for as long as verdicts about it may follow.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct ConnectionId(pub u64);
@@ -320,9 +328,7 @@ impl HandshakeFacts {
 
     /// Whether what was captured can be trusted to be all that there was.
     pub fn is_complete_capture(&self) -> bool {
-        let CaptureCondition { midstream, gaps, missing_bytes: _, lost, truncated, desynchronised, evicted } =
-            self.capture;
-        !midstream && gaps == 0 && lost == 0 && truncated == 0 && !desynchronised && !evicted
+        !self.capture.midstream && !self.capture.lost_something()
     }
 
     /// How far the handshake came.

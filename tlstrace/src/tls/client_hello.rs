@@ -320,7 +320,7 @@ impl ClientHello {
                 self.compress_certificate = algorithms;
                 is_sound
             }
-            ExtensionType::KEY_SHARE => {
+            ExtensionType::KEY_SHARE | ExtensionType::KEY_SHARE_BEFORE_DRAFT_23 => {
                 let mut shares = Reader::new(reader.vector16()?);
                 while let Some(group) = shares.u16() {
                     let value = shares.vector16()?;

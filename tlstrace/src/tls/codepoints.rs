@@ -413,6 +413,11 @@ named_by_table!(
     ContentType
 );
 
+impl ExtensionType {
+    /// `key_share` before draft 23 of TLS 1.3 moved it.
+    pub const KEY_SHARE_BEFORE_DRAFT_23: Self = Self(40);
+}
+
 impl ProtocolVersion {
     /// TLS 1.3, or one of the drafts on the way to it (0x7f00 + draft number).
     pub const fn is_tls13(self) -> bool {

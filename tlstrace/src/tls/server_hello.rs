@@ -71,8 +71,9 @@ impl ServerHello {
         let mut reader = Reader::new(body);
         let Some(version) = reader.u16().map(ProtocolVersion) else { return Decoded::Incomplete };
         let Some(random) = reader.array::<32>() else { return Decoded::Incomplete };
-        // TLS 1.3 up to draft 21 had neither session id nor compression here.
-        let is_short = (DRAFT_00..DRAFT_22).contains(&version);
+        // TLS 1.3 up to draft 21 had neither session id nor compression here, and up to draft 15 its final
+        // version number, which the final RFC forbids in this place.
+        let is_short = version == ProtocolVersion::TLS1_3 || (DRAFT_00..DRAFT_22).contains(&version);
         let session_id = if is_short {
             &[]
         } else {
@@ -139,7 +140,7 @@ impl ServerHello {
                 self.version = ProtocolVersion(reader.u16()?);
                 reader.is_empty()
             }
-            ExtensionType::KEY_SHARE => {
+            ExtensionType::KEY_SHARE | ExtensionType::KEY_SHARE_BEFORE_DRAFT_23 => {
                 self.group = Some(NamedGroup(reader.u16()?));
                 // A HelloRetryRequest has the group alone (RFC 8446 §4.2.8).
                 (self.is_hello_retry_request || reader.vector16().is_some()) && reader.is_empty()

@@ -163,7 +163,32 @@ pub fn judge(facts: &HandshakeFacts, listener: &ListenerHistory) -> Option<Judge
         .filter_map(|rule| Some((rule, rule.judge(&case)?)))
         // The first of equals wins, so that the registry's order is the last word.
         .reduce(|best, next| if next.1.rank() > best.1.rank() { next } else { best })?;
+    let (rule, finding) = allow_for_loss(&case, rule, finding);
     Some(Judgement { rule, finding, root })
+}
+
+/// Takes back what a finding claims where part of the conversation was not captured: what looks like silence
+/// may be an alert that was missed. An alert that was seen stays seen.
+fn allow_for_loss(
+    case: &Case<'_>,
+    rule: &'static dyn Rule,
+    mut finding: Finding,
+) -> (&'static dyn Rule, Finding) {
+    if !case.facts.capture.lost_something() || finding.severity.unwrap_or(rule.severity()) == Severity::Info {
+        return (rule, finding);
+    }
+    if case.root.ending.is_some_and(|ending| matches!(ending.how, How::Alert(_))) {
+        if finding.confidence != Confidence::Observed {
+            finding.confidence = Confidence::Suspected;
+        }
+        return (rule, finding);
+    }
+    match rules::find("undetermined").and_then(|rule| Some((rule, rule.judge(case)?))) {
+        Some((undetermined, instead)) => {
+            (undetermined, instead.alternative(rule.id(), "what was captured looks like it"))
+        }
+        None => (rule, finding),
+    }
 }
 
 impl Verdict {

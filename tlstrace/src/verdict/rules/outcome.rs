@@ -124,6 +124,10 @@ impl Rule for Undetermined {
             return None;
         }
         let capture = case.facts.capture;
+        // Where all was seen up to an ending, other rules say what kind of ending.
+        if case.root.ending.is_some() && !capture.lost_something() && !capture.midstream {
+            return None;
+        }
         let one_way = case.facts.peers.iter().any(|peer| peer.hop_limit == 0 && peer.bytes == 0);
         let (reason, text) = if capture.evicted {
             ("table_full", "the table of connections was full")
