@@ -111,6 +111,8 @@ impl Notes {
     pub const NOT_TLS: u8 = 0x08;
     /// This is the last event of this direction until a FIN or RST: the program has seen enough.
     pub const LAST: u8 = 0x10;
+    /// An earlier event of this flow was lost because the ring was full.
+    pub const LOSS_BEFORE: u8 = 0x20;
 }
 
 /// A decoded event, borrowing from the ring's bytes.
