@@ -3,5 +3,9 @@
 //!
 //! The kernel selects, userspace decides: see `ARCHITECTURE.md`.
 
+pub mod capture;
+pub mod command;
 pub mod engine;
+pub mod sink;
 pub mod tls;
+pub mod verdict;

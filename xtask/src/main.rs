@@ -1,5 +1,6 @@
 //! tlstrace's own chores, one subcommand a file.
 
+mod conformance;
 mod ebpf;
 
 use anyhow::Result;
@@ -8,11 +9,13 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "cargo xtask", about)]
 enum Task {
+    Conformance(conformance::Args),
     Ebpf(ebpf::Args),
 }
 
 fn main() -> Result<()> {
     match Task::parse() {
+        Task::Conformance(args) => conformance::run(&args),
         Task::Ebpf(args) => ebpf::run(&args),
     }
 }
