@@ -7,13 +7,17 @@ use std::fmt;
 use std::io::{self, Write};
 
 use crate::cli::settings::{Filter, Output, Subject};
-use crate::sink::Sink;
+use crate::sink::{Observer, Sink};
 use crate::verdict::{Severity, Verdict};
+
+/// Most interface names that are remembered.
+const MAX_NAMES: usize = 4096;
 
 /// Prints verdicts and keeps count of them.
 pub struct Report<'a> {
     output: Output,
     filter: Filter,
+    observer: Observer,
     sink: Box<dyn Sink>,
     out: &'a mut dyn Write,
     printed: u64,
@@ -33,8 +37,19 @@ pub struct Tally {
 
 impl<'a> Report<'a> {
     /// Prints to `out`, which should have a buffer: lines are flushed by [`Report::flush`].
-    pub fn new(output: Output, filter: Filter, sink: Box<dyn Sink>, out: &'a mut dyn Write) -> Self {
-        Self { output, filter, sink, out, printed: 0, has_failed: false, tally: Tally::default() }
+    pub fn new(output: Output, filter: Filter, observer: Observer, out: &'a mut dyn Write) -> Self {
+        let sink = (output.sink)(output.style);
+        Self { output, filter, observer, sink, out, printed: 0, has_failed: false, tally: Tally::default() }
+    }
+
+    /// Remembers the name of an interface, for verdicts on connections that were seen there.
+    pub fn name_interface(&mut self, index: u32, name: &str) {
+        let names = &mut self.observer.interfaces;
+        names.insert(index, name.to_owned());
+        // Indices only grow: the smallest belongs to an interface that is long gone.
+        if names.len() > MAX_NAMES {
+            names.pop_first();
+        }
     }
 
     /// Prints the verdict, if it is meant and there is one more to print.
@@ -55,7 +70,7 @@ impl<'a> Report<'a> {
         }
         *self.tally.printed.entry(verdict.id).or_default() += 1;
         self.printed += 1;
-        self.sink.emit(verdict, self.out)
+        self.sink.emit(verdict, &self.observer, self.out)
     }
 
     /// Hands on what was printed so far.

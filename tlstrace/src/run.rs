@@ -74,6 +74,9 @@ pub async fn run(
     signals: &mut Signals,
     timeout: Option<Duration>,
 ) -> anyhow::Result<End> {
+    for interface in capture.interfaces() {
+        report.name_interface(interface.index, &interface.name);
+    }
     let mut live = Live { capture, engine, report, clock: Clock::start() };
     let end = live.until_end(signals, timeout).await;
     live.capture.detach();
@@ -189,6 +192,9 @@ impl Live<'_, '_> {
             if let Some(line) = self.capture.apply(change) {
                 notice(line);
             }
+        }
+        for interface in self.capture.interfaces() {
+            self.report.name_interface(interface.index, &interface.name);
         }
         Ok(())
     }

@@ -1,5 +1,21 @@
 //! tlstrace's own chores, one subcommand a file.
 
-fn main() -> anyhow::Result<()> {
-    anyhow::bail!("not yet")
+mod conformance;
+mod ebpf;
+
+use anyhow::Result;
+use clap::Parser;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about)]
+enum Task {
+    Conformance(conformance::Args),
+    Ebpf(ebpf::Args),
+}
+
+fn main() -> Result<()> {
+    match Task::parse() {
+        Task::Conformance(args) => conformance::run(&args),
+        Task::Ebpf(args) => ebpf::run(&args),
+    }
 }

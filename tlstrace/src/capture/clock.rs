@@ -46,6 +46,18 @@ impl Clock {
     }
 }
 
+/// How many seconds local time is east of UTC now (`TZ`, /etc/localtime); 0 where that is not known.
+pub fn utc_offset() -> i32 {
+    let Ok(seconds) = libc::time_t::try_from(read(libc::CLOCK_REALTIME) / 1_000_000_000) else { return 0 };
+    let mut local = std::mem::MaybeUninit::<libc::tm>::uninit();
+    // SAFETY: both pointers are valid for the call. A result other than null is `local`, filled in.
+    let offset = unsafe {
+        let filled = libc::localtime_r(&raw const seconds, local.as_mut_ptr());
+        if filled.is_null() { 0 } else { (*filled).tm_gmtoff }
+    };
+    i32::try_from(offset).unwrap_or(0)
+}
+
 /// Length of the bent part of a [`Line`], in nanoseconds.
 const BEND: i128 = 1_000_000_000;
 /// Steepest bend: a tenth, in nanoseconds per [`BEND`].

@@ -4,6 +4,7 @@
 
 mod attach;
 pub mod clock;
+pub mod file;
 pub mod health;
 pub mod interfaces;
 mod loader;
@@ -209,8 +210,10 @@ impl Capture {
         match change {
             Change::Gone { index } => {
                 let gone = self.attachments.remove(&index)?.interface;
-                Some(if self.attachments.is_empty() {
+                Some(if self.has_ended() {
                     format!("{gone} is gone: no interface is left to watch")
+                } else if self.attachments.is_empty() {
+                    format!("{gone} is gone: waiting for another that matches")
                 } else {
                     format!("{gone} is gone: still watching {}", self.describe())
                 })

@@ -3,7 +3,10 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+use crate::sink::SINKS;
 
 /// Tell why TLS handshakes fail: which side, how sure, on what evidence, and what to do.
 ///
@@ -76,7 +79,7 @@ pub struct SourceArgs {
 #[command(next_help_heading = "Output")]
 pub struct OutputArgs {
     /// Output format.
-    #[arg(short, long, default_value = "text", value_name = "FORMAT")]
+    #[arg(short, long, value_parser = formats(), default_value = "text", value_name = "FORMAT")]
     pub output: String,
     /// Print `ok` and info verdicts too.
     #[arg(long)]
@@ -94,7 +97,7 @@ pub struct OutputArgs {
     #[arg(long, value_enum, default_value_t = ColorArg::Auto, value_name = "WHEN")]
     pub color: ColorArg,
     /// How times are printed.
-    #[arg(long, value_enum, default_value_t = TimeArg::Local, value_name = "STYLE")]
+    #[arg(long, value_enum, default_value_t = TimeArg::Utc, value_name = "STYLE")]
     pub time: TimeArg,
     /// Exit with code 4 if a verdict matches: an id (or pattern), or a severity and everything above it; repeatable.
     #[arg(long, value_name = "VERDICT|SEVERITY")]
@@ -160,6 +163,10 @@ pub enum TimeArg {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 runtime error, 2 usage, 3 missing privilege or kernel feature, 4 --fail-on matched";
+
+fn formats() -> PossibleValuesParser {
+    PossibleValuesParser::new(SINKS.iter().map(|kind| PossibleValue::new(kind.name).help(kind.doc)))
+}
 
 /// Turns `--not --sni NAME` into `--not-sni NAME`, which needs no memory of what stood before.
 pub fn fold_not(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {

@@ -13,8 +13,10 @@ use clap::error::ErrorKind;
 use super::args::{Args, AttachArg, ColorArg, FilterArgs, OutputArgs, SourceArgs, TimeArg, WatchArgs};
 use super::glob::Glob;
 use super::values::{self, Network};
+use crate::capture::clock;
 use crate::capture::interfaces::Selection;
 use crate::capture::{self, Mode, NetworkNamespace};
+use crate::sink::{SINKS, Sink, Style, TimeFormat};
 use crate::verdict::{Severity, Verdict};
 
 /// `tlstrace watch`.
@@ -30,16 +32,12 @@ pub struct Watch {
 /// What is printed, and how.
 #[derive(Clone, Debug)]
 pub struct Output {
-    /// Name of a sink.
-    pub format: String,
+    pub sink: fn(Style) -> Box<dyn Sink>,
+    pub style: Style,
     /// Whether info verdicts are printed too.
     pub all: bool,
     /// How many verdicts to print at most.
     pub count: Option<u64>,
-    /// Whether evidence and remedy are printed.
-    pub verbose: bool,
-    pub color: bool,
-    pub time: TimeArg,
     pub fail_on: Vec<FailOn>,
 }
 
@@ -115,7 +113,7 @@ impl Output {
     pub fn new(args: OutputArgs) -> Result<Self, clap::Error> {
         // Names of addresses are not looked up yet, with or without `--numeric`.
         let OutputArgs { output: format, all, count, verbose, numeric: _, color, time, fail_on } = args;
-        let color = match color {
+        let colour = match color {
             ColorArg::Always => true,
             ColorArg::Never => false,
             // https://no-color.org: set and not empty.
@@ -123,10 +121,24 @@ impl Output {
                 io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
             }
         };
-        let fail_on = fail_on
-            .iter()
-            .map(|text| severity(text).map_or_else(|_| FailOn::Verdict(Glob::new(text)), FailOn::Severity));
-        Ok(Self { format, all, count, verbose: verbose > 0, color, time, fail_on: fail_on.collect() })
+        let time = match time {
+            TimeArg::Utc => TimeFormat::Utc,
+            TimeArg::Local => TimeFormat::Local { offset: clock::utc_offset() },
+            TimeArg::Relative => TimeFormat::Relative,
+        };
+        let kind = SINKS.iter().find(|kind| kind.name == format);
+        let kind = kind.ok_or_else(|| usage(format_args!("there is no output format {format}")))?;
+        let fail_on = fail_on.iter().map(|text| match severity(text) {
+            Ok(severity) => FailOn::Severity(severity),
+            Err(_) => FailOn::Verdict(Glob::new(text)),
+        });
+        Ok(Self {
+            sink: kind.open,
+            style: Style { colour, verbose: verbose > 0, time },
+            all,
+            count,
+            fail_on: fail_on.collect(),
+        })
     }
 
     /// Whether `--fail-on` names this verdict.
@@ -224,12 +236,8 @@ fn network_namespace(text: &str) -> NetworkNamespace {
 }
 
 fn severity(text: &str) -> Result<Severity, String> {
-    match text {
-        "error" => Ok(Severity::Error),
-        "warning" => Ok(Severity::Warning),
-        "info" => Ok(Severity::Info),
-        _ => Err(format!("`{text}` is not a severity: error, warning or info")),
-    }
+    let severity = Severity::ALL.iter().find(|severity| severity.as_str() == text);
+    severity.copied().ok_or_else(|| format!("`{text}` is not a severity: error, warning or info"))
 }
 
 fn usage(message: impl fmt::Display) -> clap::Error {

@@ -1,5 +1,6 @@
 //! The subcommands, one file each, and how their ends become exit codes.
 
+pub mod replay;
 mod watch;
 
 use std::ffi::OsString;

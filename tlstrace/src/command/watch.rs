@@ -1,5 +1,6 @@
 //! `tlstrace watch`: live verdicts.
 
+use std::fs;
 use std::io::{self, BufWriter};
 
 use anyhow::Context as _;
@@ -13,7 +14,7 @@ use crate::cli::settings::Watch;
 use crate::engine::{self, Engine};
 use crate::report::Report;
 use crate::run::{self, End, Signals};
-use crate::sink;
+use crate::sink::Observer;
 
 /// Watches until something ends it.
 pub(super) fn run(settings: Watch) -> anyhow::Result<Exit> {
@@ -35,9 +36,9 @@ async fn watch(settings: Watch) -> anyhow::Result<Exit> {
     let ports = settings.filter.ports().to_vec();
     let mut engine = Engine::new(engine::Settings { ports, ..engine::Settings::default() });
     let mut out = BufWriter::new(io::stdout().lock());
-    let sink = sink::open(&settings.output.format);
+    let observer = Observer { hostname: hostname(), ..Observer::default() };
     notice(format_args!("watching {}; {}", capture.describe(), settings.filter.describe_ports()));
-    let mut report = Report::new(settings.output, settings.filter, sink, &mut out);
+    let mut report = Report::new(settings.output, settings.filter, observer, &mut out);
 
     let end = run::run(&mut capture, &mut engine, &mut report, &mut signals, settings.timeout).await?;
 
@@ -48,6 +49,12 @@ async fn watch(settings: Watch) -> anyhow::Result<Exit> {
         _ if report.has_failed() => Exit::FailOn,
         End::Signal | End::Timeout | End::Count | End::ClosedPipe => Exit::Done,
     })
+}
+
+/// The node's name, or the pod's inside one.
+fn hostname() -> Option<String> {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
 /// `10 packets, 8 TCP, 5 candidates for a handshake, 4 events; nothing lost`
