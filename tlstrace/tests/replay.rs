@@ -1,6 +1,8 @@
 //! Captures of `captures/` through reader and engine: the verdict on each connection, and that neither
 //! the file format nor a cut changes it.
 
+#![expect(clippy::unwrap_used, reason = "a test panics where it cannot go on")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Cursor, Write as _};
