@@ -10,7 +10,9 @@ use std::{env, fmt};
 use clap::CommandFactory as _;
 use clap::error::ErrorKind;
 
-use super::args::{Args, AttachArg, ColorArg, FilterArgs, OutputArgs, ReplayArgs, SourceArgs, TimeArg, WatchArgs};
+use super::args::{
+    Args, AttachArg, ColorArg, FilterArgs, OutputArgs, ReplayArgs, SourceArgs, TimeArg, WatchArgs,
+};
 use super::glob::Glob;
 use super::values::{self, Network};
 use crate::capture::clock;
