@@ -11,6 +11,7 @@ pub mod openssl;
 mod process;
 mod rustls_peer;
 mod service;
+mod tlstrace;
 
 pub use gateway::sni_gateway;
 pub use identity::Identity;
@@ -18,3 +19,4 @@ pub use namespace::{Family, Namespace, Pair, link};
 pub use process::{Line, Lines, Process, installed};
 pub use rustls_peer::{Segmented, client_hello, rustls_client, rustls_server, terminate_tls};
 pub use service::{Service, close_after_client_hello, serve_plaintext};
+pub use tlstrace::watch;
