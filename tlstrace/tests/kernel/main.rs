@@ -4,6 +4,9 @@
 //! `cargo test -p tlstrace --test kernel -- --include-ignored`. Each is marked `#[ignore = "needs root"]`. A test that
 //! cannot run here calls [`skip`], which `cargo xtask test` counts and lists, and which fails it under `CI=true`.
 
+#![expect(clippy::unwrap_used, reason = "a test panics where something is not as it says")]
+
+mod live;
 mod namespaces;
 mod peers;
 

@@ -11,12 +11,14 @@ pub mod openssl;
 mod process;
 mod rustls_peer;
 mod service;
+mod tcp;
 mod tlstrace;
 
 pub use gateway::sni_gateway;
 pub use identity::Identity;
 pub use namespace::{Family, Namespace, Pair, link};
 pub use process::{Line, Lines, Process, installed};
-pub use rustls_peer::{Segmented, client_hello, rustls_client, rustls_server, terminate_tls};
+pub use rustls_peer::{client_hello, rustls_client, rustls_server, terminate_tls};
 pub use service::{Service, close_after_client_hello, serve_plaintext};
+pub use tcp::{Segmented, connect_from};
 pub use tlstrace::watch;

@@ -1,12 +1,10 @@
-//! rustls on either end, and a socket that sends each write in pieces of a chosen size.
+//! rustls on either end.
 
-use std::io::{self, Read, Write};
+use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use nix::sys::socket::{MsgFlags, send};
 use rustls::pki_types::ServerName;
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
@@ -75,38 +73,4 @@ fn echo(stream: TcpStream, config: &Arc<ServerConfig>) -> Result<()> {
     // Until the client has gone, so that what it still sends meets no RST.
     while tls.sock.read(&mut buffer)? > 0 {}
     outcome
-}
-
-/// A socket that sends every write in TCP segments of at most `size` bytes, however full the congestion window is.
-#[derive(Debug)]
-pub struct Segmented {
-    stream: TcpStream,
-    size: usize,
-}
-
-impl Segmented {
-    pub fn new(stream: TcpStream, size: usize) -> io::Result<Self> {
-        stream.set_nodelay(true)?;
-        Ok(Self { stream, size })
-    }
-}
-
-impl Read for Segmented {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.stream.read(buffer)
-    }
-}
-
-impl Write for Segmented {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        for piece in bytes.chunks(self.size) {
-            // MSG_EOR keeps the kernel from adding later bytes to the same segment while this one waits to be sent.
-            send(self.stream.as_raw_fd(), piece, MsgFlags::MSG_EOR | MsgFlags::MSG_NOSIGNAL)?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
