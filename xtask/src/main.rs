@@ -5,6 +5,8 @@ mod demo;
 mod privilege;
 mod test;
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
@@ -22,9 +24,10 @@ enum Chore {
     Test,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().chore {
-        Chore::Demo(arguments) => demo::run(&arguments),
-        Chore::Test => test::run(),
+        Chore::Demo(arguments) => demo::run(&arguments)?,
+        Chore::Test => return test::run(),
     }
+    Ok(ExitCode::SUCCESS)
 }

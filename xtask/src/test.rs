@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::io::{self, BufRead as _, BufReader, Read, Write};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 
 use anyhow::{Context as _, Result, bail};
@@ -16,7 +16,7 @@ use crate::privilege::Privilege;
 
 const NEEDS_ROOT: &str = "needs root";
 
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn run() -> Result<ExitCode> {
     heading("tests that need no privilege")?;
     let mut total = run_tests(cargo().args(["test", "--no-fail-fast"]))?;
 
@@ -78,7 +78,8 @@ impl Report {
         self.ignored.extend(other.ignored);
     }
 
-    fn conclude(&self) -> Result<()> {
+    /// Prints the skipped tests and the sums, and says whether that is good enough.
+    fn conclude(&self) -> Result<ExitCode> {
         let mut out = io::stdout().lock();
         writeln!(out)?;
         for (test, reason) in self.skipped.iter().chain(&self.ignored) {
@@ -86,15 +87,12 @@ impl Report {
         }
         let skipped = self.skipped.len() + self.ignored.len();
         let passed = self.passed.saturating_sub(self.skipped.len());
+        let too_many_skipped = skipped > 0 && env::var("CI").is_ok_and(|ci| ci == "true");
+        if too_many_skipped {
+            writeln!(out, "CI=true allows no skipped test")?;
+        }
         writeln!(out, "{passed} passed, {} failed, {skipped} skipped", self.failed)?;
-        drop(out);
-        if self.failed > 0 {
-            bail!("some tests failed");
-        }
-        if skipped > 0 && env::var("CI").is_ok_and(|ci| ci == "true") {
-            bail!("some tests were skipped, which CI=true does not allow");
-        }
-        Ok(())
+        Ok(if self.failed > 0 || too_many_skipped { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 }
 

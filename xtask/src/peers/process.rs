@@ -1,12 +1,13 @@
 //! A child process whose output is read line by line as it comes, and which does not outlive its owner.
 
+use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -44,7 +45,7 @@ impl Process {
 
     /// Waits until the process has closed its standard output and ended. Its remaining lines stay readable.
     pub fn wait(&mut self, within: Duration) -> Result<ExitStatus> {
-        self.stdout.wait_for_end(within)?;
+        self.stdout.keep_all(within)?;
         self.child.wait().context("cannot wait for the child")
     }
 }
@@ -68,8 +69,8 @@ pub struct Line {
 #[derive(Debug)]
 pub struct Lines {
     receiver: Receiver<Line>,
-    /// Lines that `wait_for_end` has read over.
-    kept: Vec<Line>,
+    /// Lines that `keep_all` has read over.
+    kept: VecDeque<Line>,
 }
 
 impl Lines {
@@ -84,41 +85,54 @@ impl Lines {
                 }
             }
         });
-        Self { receiver, kept: Vec::new() }
+        Self { receiver, kept: VecDeque::new() }
     }
 
     /// The next line; `None` if the stream ends or `within` passes first.
     pub fn next(&mut self, within: Duration) -> Option<Line> {
-        if self.kept.is_empty() { self.receiver.recv_timeout(within).ok() } else { Some(self.kept.remove(0)) }
+        self.receive(now() + within).ok()
     }
 
     /// The first line that `wanted` accepts. Lines before it are dropped, and shown in the error if it never comes.
     pub fn find(&mut self, within: Duration, mut wanted: impl FnMut(&str) -> bool) -> Result<Line> {
         let deadline = now() + within;
         let mut seen = Vec::new();
-        while let Some(line) = self.next(deadline.saturating_duration_since(now())) {
-            if wanted(&line.text) {
-                return Ok(line);
+        let obstacle = loop {
+            match self.receive(deadline) {
+                Ok(line) if wanted(&line.text) => return Ok(line),
+                Ok(line) => seen.push(line.text),
+                Err(RecvTimeoutError::Timeout) => break format!("did not come within {within:?}"),
+                Err(RecvTimeoutError::Disconnected) => break "never came".to_owned(),
             }
-            seen.push(line.text);
-        }
-        bail!("the expected line did not come within {within:?}; seen instead:\n{}", seen.join("\n"))
+        };
+        bail!("the expected line {obstacle}; instead:\n{}", seen.join("\n"))
     }
 
     /// All lines up to the end of the stream.
     pub fn rest(&mut self, within: Duration) -> Result<Vec<String>> {
-        self.wait_for_end(within)?;
+        self.keep_all(within)?;
         Ok(self.kept.drain(..).map(|line| line.text).collect())
     }
 
-    fn wait_for_end(&mut self, within: Duration) -> Result<()> {
+    /// Waits for the end of the stream without taking a line away.
+    fn keep_all(&mut self, within: Duration) -> Result<()> {
         let deadline = now() + within;
-        loop {
-            match self.receiver.recv_timeout(deadline.saturating_duration_since(now())) {
-                Ok(line) => self.kept.push(line),
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
-                Err(RecvTimeoutError::Timeout) => bail!("the process still runs after {within:?}"),
+        let mut lines = VecDeque::new();
+        let end = loop {
+            match self.receive(deadline) {
+                Ok(line) => lines.push_back(line),
+                Err(end) => break end,
             }
+        };
+        self.kept = lines;
+        ensure!(end == RecvTimeoutError::Disconnected, "the process still runs after {within:?}");
+        Ok(())
+    }
+
+    fn receive(&mut self, deadline: Instant) -> Result<Line, RecvTimeoutError> {
+        match self.kept.pop_front() {
+            Some(line) => Ok(line),
+            None => self.receiver.recv_timeout(deadline.saturating_duration_since(now())),
         }
     }
 }
