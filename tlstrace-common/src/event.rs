@@ -9,7 +9,7 @@
 use core::mem::size_of;
 
 /// Most payload bytes that one event carries, over all its chunks.
-pub const MAX_EVENT_PAYLOAD: usize = 32 * 1024;
+pub const MAX_EVENT_PAYLOAD: usize = 24 * 1024;
 
 /// Most chunks in one event.
 pub const MAX_CHUNKS: usize = 64;
@@ -111,6 +111,8 @@ impl Notes {
     pub const NOT_TLS: u8 = 0x08;
     /// This is the last event of this direction until a FIN or RST: the program has seen enough.
     pub const LAST: u8 = 0x10;
+    /// An earlier event of this flow was lost because the ring was full.
+    pub const LOSS_BEFORE: u8 = 0x20;
 }
 
 /// A decoded event, borrowing from the ring's bytes.

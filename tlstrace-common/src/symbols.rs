@@ -1,1 +1,26 @@
 //! Names of maps and programs, as the object file and userspace both spell them.
+//!
+//! The kernel keeps 15 bytes of a name: none is longer.
+
+/// Classifier of ingress on interfaces whose packets begin with an Ethernet header.
+pub const PROGRAM_IN: &str = "tlstrace_in";
+/// Classifier of egress on interfaces whose packets begin with an Ethernet header.
+pub const PROGRAM_OUT: &str = "tlstrace_out";
+/// Classifier of ingress on interfaces whose packets begin with the IP header (tun, WireGuard).
+pub const PROGRAM_L3_IN: &str = "tlstrace_l3_in";
+/// Classifier of egress on interfaces whose packets begin with the IP header (tun, WireGuard).
+pub const PROGRAM_L3_OUT: &str = "tlstrace_l3_out";
+
+/// All programs.
+pub const PROGRAMS: [&str; 4] = [PROGRAM_IN, PROGRAM_OUT, PROGRAM_L3_IN, PROGRAM_L3_OUT];
+
+/// Ring buffer of [`crate::event`]s.
+pub const EVENTS: &str = "EVENTS";
+/// Per-CPU array of `u64`, indexed by [`crate::skip::Counter`].
+pub const COUNTERS: &str = "COUNTERS";
+/// LRU hash of the flows that are followed.
+pub const FLOWS: &str = "FLOWS";
+/// Array of one [`crate::config::Control`].
+pub const CONTROL: &str = "CONTROL";
+/// Per-CPU array of one buffer in which an event is put together.
+pub const SCRATCH: &str = "SCRATCH";

@@ -12,7 +12,6 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use clap::Args;
 use nix::sys::signal::Signal;
 use xtask::peers::{
     Family, Identity, Namespace, Process, Service, close_after_client_hello, installed, link, openssl,
@@ -22,15 +21,16 @@ use xtask::peers::{
 use crate::cargo;
 use crate::privilege::Privilege;
 
-#[derive(Args)]
-pub(crate) struct Arguments {
+/// Show tlstrace at work: real clients and servers in throw-away network namespaces, and the live lines
+#[derive(clap::Args)]
+pub(crate) struct Args {
     /// Show this tlstrace instead of building one
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
 }
 
-pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let tlstrace = match &arguments.binary {
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let tlstrace = match &args.binary {
         Some(file) => file.clone(),
         None => build()?,
     };

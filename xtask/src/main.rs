@@ -1,33 +1,29 @@
-//! tlstrace's own chores, one subcommand a file. Run them as `cargo xtask CHORE`.
+//! tlstrace's own chores, one subcommand a file.
 
 mod cargo;
 mod demo;
+mod ebpf;
 mod privilege;
 mod test;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use anyhow::Result;
+use clap::Parser;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "tlstrace's own chores")]
-struct Arguments {
-    #[command(subcommand)]
-    chore: Chore,
+#[command(name = "cargo xtask", about)]
+enum Task {
+    Demo(demo::Args),
+    Ebpf(ebpf::Args),
+    Test(test::Args),
 }
 
-#[derive(Subcommand)]
-enum Chore {
-    /// Show tlstrace at work: real clients and servers in throw-away network namespaces, and the live lines
-    Demo(demo::Arguments),
-    /// Run every test, those that need root and a kernel included
-    Test,
-}
-
-fn main() -> anyhow::Result<ExitCode> {
-    match Arguments::parse().chore {
-        Chore::Demo(arguments) => demo::run(&arguments)?,
-        Chore::Test => return test::run(),
+fn main() -> Result<ExitCode> {
+    match Task::parse() {
+        Task::Demo(args) => demo::run(&args)?,
+        Task::Ebpf(args) => ebpf::run(&args)?,
+        Task::Test(_) => return test::run(),
     }
     Ok(ExitCode::SUCCESS)
 }

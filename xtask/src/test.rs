@@ -16,6 +16,10 @@ use crate::privilege::Privilege;
 
 const NEEDS_ROOT: &str = "needs root";
 
+/// Run every test, those that need root and a kernel included
+#[derive(clap::Args)]
+pub(crate) struct Args {}
+
 pub(crate) fn run() -> Result<ExitCode> {
     heading("tests that need no privilege")?;
     let mut total = run_tests(cargo().args(["test", "--no-fail-fast"]))?;

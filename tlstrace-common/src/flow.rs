@@ -1,0 +1,70 @@
+//! Which flow a segment belongs to, in whichever direction it goes.
+
+use crate::packet::TcpPacket;
+
+/// A flow's two endpoints in an order that does not depend on the direction: key of the `FLOWS` map.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct FlowKey {
+    low: [u8; 16],
+    high: [u8; 16],
+    low_port: u16,
+    high_port: u16,
+}
+
+const _: () = assert!(size_of::<FlowKey>() == 36);
+
+/// Which endpoint of a [`FlowKey`] sent a segment.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Sender {
+    Low,
+    High,
+}
+
+impl FlowKey {
+    /// The key of the flow that `packet` belongs to, and which of its ends sent it.
+    #[inline(always)]
+    pub fn of(packet: &TcpPacket) -> (Self, Sender) {
+        let source = (packet.source, packet.tcp.source_port);
+        let destination = (packet.destination, packet.tcp.destination_port);
+        if source <= destination {
+            let key = Self {
+                low: packet.source.octets(),
+                high: packet.destination.octets(),
+                low_port: packet.tcp.source_port,
+                high_port: packet.tcp.destination_port,
+            };
+            (key, Sender::Low)
+        } else {
+            let key = Self {
+                low: packet.destination.octets(),
+                high: packet.source.octets(),
+                low_port: packet.tcp.destination_port,
+                high_port: packet.tcp.source_port,
+            };
+            (key, Sender::High)
+        }
+    }
+}
+
+/// A hash of the flow that is the same for both directions: 15 bits.
+///
+/// Multiply-shift over sums (which do not depend on the order). It is no defence against somebody who
+/// wants collisions: those cost look-ups, never a wrong answer.
+#[inline(always)]
+pub fn hash(packet: &TcpPacket) -> u32 {
+    let [s0, s1] = packet.source.words();
+    let [d0, d1] = packet.destination.words();
+    let ports = u64::from(packet.tcp.source_port) + u64::from(packet.tcp.destination_port);
+    let mixed = s0
+        .wrapping_add(d0)
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        .wrapping_add(s1.wrapping_add(d1))
+        .wrapping_mul(0xbf58_476d_1ce4_e5b9)
+        .wrapping_add(ports)
+        .wrapping_mul(0x94d0_49bb_1331_11eb);
+    (mixed >> (64 - HASH_BITS)) as u32
+}
+
+/// Number of bits that [`hash`] returns.
+pub const HASH_BITS: u32 = 15;

@@ -1,0 +1,79 @@
+//! The gate's memory: see [`tlstrace_common::gate`].
+
+use tlstrace_common::gate::{EPOCH_SHIFT, SLOTS, Slot};
+
+use crate::machine::compare_exchange;
+
+// Statics instead of a map: their address is an immediate, so that a look-up is one load.
+static mut GATE: [u32; SLOTS] = [0; SLOTS];
+static mut EPOCH: u32 = 0;
+
+/// How often a slot is tried that other CPUs change too.
+const TRIES: usize = 3;
+
+/// Whether a handshake may be under way in a flow with this hash.
+#[inline(always)]
+pub(crate) fn is_open(hash: u32) -> bool {
+    // SAFETY: a word in the program's data, read at once.
+    slot(hash).is_open(epoch())
+}
+
+/// The epoch as of the latest SYN.
+#[inline(always)]
+pub(crate) fn epoch() -> u8 {
+    // SAFETY: as in `slot`.
+    unsafe { (&raw const EPOCH).read_volatile() as u8 }
+}
+
+/// Sets the epoch to that of `now`, in nanoseconds of the monotonic clock.
+#[inline(always)]
+pub(crate) fn set_epoch(now: u64) {
+    let now = (now >> EPOCH_SHIFT) as u32 & 0xff;
+    // SAFETY: as in `slot`. Written only when it changes, so that the cache line stays shared.
+    unsafe {
+        if (&raw const EPOCH).read_volatile() != now {
+            (&raw mut EPOCH).write_volatile(now);
+        }
+    }
+}
+
+/// Counts a flow that begins.
+#[inline(always)]
+pub(crate) fn enter(hash: u32) {
+    let now = epoch();
+    for _ in 0..TRIES {
+        let old = slot(hash);
+        if replace(hash, old, old.incremented(now)) {
+            return;
+        }
+    }
+}
+
+/// Takes back a flow that was counted in the epoch `entered`.
+#[inline(always)]
+pub(crate) fn leave(hash: u32, entered: u8) {
+    let now = epoch();
+    for _ in 0..TRIES {
+        let old = slot(hash);
+        if replace(hash, old, old.decremented(now, entered)) {
+            return;
+        }
+    }
+}
+
+#[inline(always)]
+fn slot(hash: u32) -> Slot {
+    // SAFETY: the index is bounded by the mask; a word is read at once, and any value of it is valid.
+    Slot(unsafe { word(hash).read_volatile() })
+}
+
+#[inline(always)]
+fn replace(hash: u32, old: Slot, new: Slot) -> bool {
+    // SAFETY: a word of the program's data, which is a map value.
+    unsafe { compare_exchange(word(hash), old.0, new.0) == old.0 }
+}
+
+#[inline(always)]
+fn word(hash: u32) -> *mut u32 {
+    (&raw mut GATE).cast::<u32>().wrapping_add(hash as usize & (SLOTS - 1))
+}

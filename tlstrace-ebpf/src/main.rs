@@ -1,0 +1,82 @@
+//! tlstrace's BPF programs: TC classifiers that copy the segments of TLS handshakes into a ring buffer,
+//! and leave every packet as it is.
+//!
+//! A packet passes `packet::walk` (headers), then the [`gate`] (may a handshake be under way in this
+//! flow?), which nearly all leave by; then [`select`] (what of this segment is wanted), then [`emit`].
+#![no_std]
+#![no_main]
+#![feature(asm_experimental_arch)]
+
+mod emit;
+mod gate;
+mod machine;
+mod select;
+mod skb;
+mod stats;
+
+use aya_ebpf::bindings::TC_ACT_UNSPEC;
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use tlstrace_common::link::Start;
+use tlstrace_common::skip::{Counter, Skip};
+
+use crate::emit::Hook;
+
+#[classifier]
+pub fn tlstrace_in(context: TcContext) -> i32 {
+    run(&context, Start::Ethernet, Hook::Ingress)
+}
+
+#[classifier]
+pub fn tlstrace_out(context: TcContext) -> i32 {
+    run(&context, Start::Ethernet, Hook::Egress)
+}
+
+#[classifier]
+pub fn tlstrace_l3_in(context: TcContext) -> i32 {
+    run(&context, Start::Ip, Hook::Ingress)
+}
+
+#[classifier]
+pub fn tlstrace_l3_out(context: TcContext) -> i32 {
+    run(&context, Start::Ip, Hook::Egress)
+}
+
+/// Counts what became of the packet, and leaves its fate to the rest of the chain, whatever that was.
+#[inline(always)]
+fn run(context: &TcContext, start: Start, hook: Hook) -> i32 {
+    let outcome = select::packet(context, start, hook);
+    stats::count(match outcome {
+        Ok(()) => Counter::Selected,
+        Err(skip) => counter(skip),
+    });
+    TC_ACT_UNSPEC
+}
+
+#[inline(always)]
+fn counter(skip: Skip) -> Counter {
+    match skip {
+        Skip::NotIp => Counter::NotIp,
+        Skip::NotTcp => Counter::NotTcp,
+        Skip::Fragment => Counter::Fragment,
+        Skip::Truncated => Counter::Truncated,
+        Skip::BadLength => Counter::BadLength,
+        Skip::TooManyExtensionHeaders => Counter::TooManyExtensionHeaders,
+        Skip::Established => Counter::Established,
+        Skip::NoPayload => Counter::NoPayload,
+        Skip::Finished => Counter::Finished,
+        Skip::OtherInterface => Counter::OtherInterface,
+        Skip::Opaque => Counter::Opaque,
+        Skip::Repetitive => Counter::Repetitive,
+    }
+}
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// The kernel lends some helpers to programs under a GPL-compatible licence only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,25 @@
+//! The counters: one per outcome of a packet, and those of events and losses.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::PerCpuArray;
+use tlstrace_common::skip::Counter;
+
+#[map]
+static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);
+
+/// Adds one to a counter.
+#[inline(always)]
+pub(crate) fn count(counter: Counter) {
+    add(counter, 1);
+}
+
+/// Adds to a counter, and returns what it is then on this CPU.
+#[inline(always)]
+pub(crate) fn add(counter: Counter, amount: u64) -> u64 {
+    let Some(count) = COUNTERS.get_ptr_mut(counter as u32) else { return 0 };
+    // SAFETY: the value is this CPU's, and no program of ours interrupts another on the same CPU.
+    unsafe {
+        *count += amount;
+        *count
+    }
+}
