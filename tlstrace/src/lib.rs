@@ -4,4 +4,6 @@
 //! The kernel selects, userspace decides: see `ARCHITECTURE.md`.
 
 pub mod engine;
+pub mod sink;
 pub mod tls;
+pub mod verdict;

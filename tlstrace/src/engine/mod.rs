@@ -1,5 +1,235 @@
 //! The pure engine: segments in, verdicts out. No clock, no socket, no task: time is the timestamp
 //! inside each segment.
+//!
+//! ```text
+//! Segment ▶ Connection { Stream ▶ Records ▶ HandshakeFacts } ▶ judge(facts, listener history) ▶ Output
+//! ```
+//!
+//! Every call of [`Engine::handle_segment`], [`Engine::handle_timeout`] and [`Engine::finish`] is followed
+//! by a complete drain of [`Engine::poll_output`].
 
+#![forbid(unsafe_code)]
+
+mod connection;
+pub mod facts;
+pub mod history;
+pub mod proxy;
+mod records;
 pub mod segment;
+mod stream;
+mod table;
 pub mod timestamp;
+pub mod tls13;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::tls::certificate::CertificateCache;
+use crate::verdict::{self, Verdict};
+
+use connection::{Connection, Stage};
+use history::History;
+use segment::Segment;
+use table::{ConnectionKey, Slot, Table};
+use timestamp::Timestamp;
+
+/// What bounds the engine.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Connections that are followed at once; when there are more, those without payload go first.
+    pub max_connections: usize,
+    /// Server ports to follow; empty means any.
+    pub ports: Vec<std::ops::RangeInclusive<u16>>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { max_connections: 65_536, ports: Vec::new() }
+    }
+}
+
+/// What the engine has to say.
+#[derive(Clone, Debug)]
+pub enum Output {
+    Verdict(Box<Verdict>),
+}
+
+/// How much the engine has seen.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Counts {
+    pub segments: u64,
+    pub connections: u64,
+    pub verdicts: u64,
+    /// Connections forgotten for want of room.
+    pub evicted: u64,
+}
+
+/// Follows connections and judges them.
+#[derive(Debug)]
+pub struct Engine {
+    settings: Settings,
+    table: Table,
+    history: History,
+    certificates: CertificateCache,
+    outputs: VecDeque<Output>,
+    counts: Counts,
+    now: Timestamp,
+}
+
+impl Engine {
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            table: Table::new(settings.max_connections),
+            settings,
+            history: History::default(),
+            certificates: CertificateCache::default(),
+            outputs: VecDeque::new(),
+            counts: Counts::default(),
+            now: Timestamp::default(),
+        }
+    }
+
+    /// Takes one segment. Time is the segment's; segments that are a little out of order do no harm.
+    pub fn handle_segment(&mut self, segment: &Segment<'_>) {
+        self.counts.segments += 1;
+        self.now = self.now.max(segment.timestamp);
+        if !self.is_followed(segment) {
+            return;
+        }
+        let key = ConnectionKey::of(segment);
+        if let Some(slot) = self.table.find(&key) {
+            if !self.table.get(slot).is_some_and(|connection| connection.is_replaced_by(segment)) {
+                return self.feed(slot, segment);
+            }
+            self.conclude(slot);
+            self.table.remove(slot);
+        }
+        if segment.is_rst() {
+            // Nothing is known of it and nothing more will come.
+            return;
+        }
+        let (slot, evicted) = self.table.insert(key, Connection::new(segment));
+        self.counts.connections += 1;
+        if let Some(evicted) = evicted {
+            self.evict(evicted);
+        }
+        self.feed(slot, segment);
+    }
+
+    /// Judges what has come due by `now`.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        self.now = self.now.max(now);
+        while let Some(slot) = self.table.pop_due(self.now) {
+            let Some(connection) = self.table.get(slot) else { continue };
+            if connection.stage == Stage::Done {
+                self.table.remove(slot);
+            } else {
+                self.conclude(slot);
+                if !self.table.get(slot).is_some_and(|connection| connection.stage == Stage::Provisional) {
+                    self.retire(slot);
+                }
+            }
+        }
+    }
+
+    /// When [`Engine::handle_timeout`] should be called next. Calling it earlier or later does no harm.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        self.table.next_deadline()
+    }
+
+    /// The next thing to say, if there is any.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// The input ends: judges every connection with what is known, in the order in which they began.
+    pub fn finish(&mut self) {
+        for slot in self.table.slots_by_age() {
+            self.conclude(slot);
+            self.table.remove(slot);
+        }
+    }
+
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Connections that are being followed now.
+    pub fn tracked(&self) -> usize {
+        self.table.len()
+    }
+
+    fn is_followed(&self, segment: &Segment<'_>) -> bool {
+        self.settings.ports.is_empty()
+            || self.settings.ports.iter().any(|ports| {
+                ports.contains(&segment.destination.port()) || ports.contains(&segment.source.port())
+            })
+    }
+
+    fn feed(&mut self, slot: Slot, segment: &Segment<'_>) {
+        let Some(connection) = self.table.get_mut(slot) else { return };
+        if connection.stage == Stage::Done {
+            connection.facts.last_seen = connection.facts.last_seen.max(segment.timestamp);
+            return;
+        }
+        connection.handle(segment, &mut self.certificates);
+        if connection.is_accepted() && connection.stage == Stage::Open {
+            self.conclude(slot);
+            self.retire(slot);
+        } else {
+            self.table.reschedule(slot);
+        }
+    }
+
+    /// Keeps of a judged connection only that it was judged, so that its last segments are recognised.
+    fn retire(&mut self, slot: Slot) {
+        if let Some(connection) = self.table.get_mut(slot) {
+            connection.stage = Stage::Done;
+        }
+        self.table.reschedule(slot);
+    }
+
+    fn evict(&mut self, mut connection: Connection) {
+        self.counts.evicted += 1;
+        if connection.stage == Stage::Done {
+            return;
+        }
+        connection.facts.capture.evicted = true;
+        self.publish(&mut connection);
+    }
+
+    /// Says what is to be said about a connection now.
+    fn conclude(&mut self, slot: Slot) {
+        if let Some(mut connection) = self.table.take(slot) {
+            self.publish(&mut connection);
+            self.table.put_back(slot, connection);
+        }
+    }
+
+    fn publish(&mut self, connection: &mut Connection) {
+        if connection.stage == Stage::Done {
+            return;
+        }
+        connection.settle_facts(&mut self.certificates);
+        let listener = self.history.listener(&connection.facts);
+        let judgement = verdict::judge(&connection.facts, listener);
+        let Some(judgement) = judgement else {
+            connection.stage = Stage::Done;
+            return;
+        };
+        let provisional = judgement.rule.id() == "ok" && !connection.is_accepted();
+        let repeated = connection.stage == Stage::Provisional;
+        connection.stage =
+            if provisional && connection.facts.endings.is_empty() { Stage::Provisional } else { Stage::Done };
+        if repeated && judgement.rule.id() == "ok" {
+            return;
+        }
+        if repeated {
+            connection.revision += 1;
+        }
+        self.history.learn(&connection.facts, judgement.rule.id());
+        self.counts.verdicts += 1;
+        let verdict = Verdict::new(judgement, Arc::new(connection.facts.clone()), connection.revision);
+        self.outputs.push_back(Output::Verdict(Box::new(verdict)));
+    }
+}

@@ -30,3 +30,74 @@ impl Timestamp {
         Self(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
     }
 }
+
+impl std::fmt::Display for Timestamp {
+    /// RFC 3339 in UTC with microseconds: `2026-11-22T10:00:00.123456Z`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let micros = self.0 % 1_000_000_000 / 1000;
+        let Civil { year, month, day, hour, minute, second } = Civil::of(self.as_secs().cast_signed());
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
+    }
+}
+
+/// A point in time in UTC, in the proleptic Gregorian calendar.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Civil {
+    pub year: i64,
+    /// 1 to 12.
+    pub month: u8,
+    /// 1 to 31.
+    pub day: u8,
+    pub hour: u8,
+    pub minute: u8,
+    pub second: u8,
+}
+
+impl Civil {
+    /// From seconds since 1970-01-01T00:00:00Z, which may be negative.
+    ///
+    /// Days become a date as in Howard Hinnant's *chrono-Compatible Low-Level Date Algorithms*: years begin in
+    /// March, so that the leap day is the last one, and 400 years are one era.
+    pub fn of(seconds: i64) -> Self {
+        let days = seconds.div_euclid(86_400) + 719_468;
+        let second_of_day = seconds.rem_euclid(86_400);
+        let era = days.div_euclid(146_097);
+        let day_of_era = days.rem_euclid(146_097);
+        let year_of_era =
+            (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let shifted_month = (5 * day_of_year + 2) / 153;
+        let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+        let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+        let small = |value: i64| u8::try_from(value).unwrap_or(0);
+        Self {
+            year: year_of_era + era * 400 + i64::from(month <= 2),
+            month: small(month),
+            day: small(day),
+            hour: small(second_of_day / 3600),
+            minute: small(second_of_day / 60 % 60),
+            second: small(second_of_day % 60),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps_print_as_rfc_3339() {
+        assert_eq!(Timestamp::from_nanos(0).to_string(), "1970-01-01T00:00:00.000000Z");
+        assert_eq!(
+            Timestamp::from_nanos(1_795_341_600_123_456_789).to_string(),
+            "2026-11-22T10:00:00.123456Z"
+        );
+        assert_eq!(Timestamp::from_nanos(951_782_400_000_000_000).to_string(), "2000-02-29T00:00:00.000000Z");
+    }
+
+    #[test]
+    fn dates_before_1970_are_dates() {
+        let Civil { year, month, day, .. } = Civil::of(-1);
+        assert_eq!((year, month, day), (1969, 12, 31));
+    }
+}

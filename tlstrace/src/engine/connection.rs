@@ -1,0 +1,893 @@
+//! One connection: its two streams, what they showed, and when it is time to judge.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tlstrace_common::event::Notes;
+
+use crate::tls::Decoded;
+use crate::tls::alert::Alert;
+use crate::tls::certificate::CertificateCache;
+use crate::tls::client_hello::ClientHello;
+use crate::tls::codepoints::{
+    AlertDescription, AlertLevel, ContentType, HandshakeType, KeyExchange, NamedGroup, ProtocolVersion,
+};
+use crate::tls::handshake::{Message, Selection};
+use crate::tls::record::{FirstBytes, RecordHeader};
+
+use super::facts::{
+    CaptureCondition, ConnectionId, Ending, HandshakeFacts, History, How, MAX_ENDINGS, MAX_OPAQUE_RECORDS,
+    OpaqueRecord, Peer, Progress, Reset, Role, Tcp, UnfinishedMessage,
+};
+use super::proxy::ProxyHeader;
+use super::records::{Observer, Protection, Reading, Records};
+use super::segment::Segment;
+use super::stream::Stream;
+use super::timestamp::Timestamp;
+use super::tls13::{ClientFlight, Sizes};
+
+/// After the last sign that a connection ends, so long is waited for what was reordered on its way here.
+const SETTLE: Duration = Duration::from_millis(150);
+/// The same when both sides are done, so that nothing more can come.
+const SETTLE_CLOSED: Duration = Duration::from_millis(60);
+/// A client may close its half and still wait for the answer.
+const SETTLE_HALF_CLOSED: Duration = Duration::from_secs(2);
+/// A complete handshake counts as accepted when neither side has objected for so long. A TLS 1.3 server
+/// refuses a client certificate only after the client believes that all is well.
+const SETTLE_COMPLETE: Duration = Duration::from_secs(1);
+/// How long a SYN may go unanswered: long enough for two retransmissions (1 s, 3 s, RFC 6298 §2).
+const SYN_TIMEOUT: Duration = Duration::from_secs(8);
+/// How long a begun handshake may stand still.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a connection without any payload is remembered.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(150);
+/// How long a judged connection is remembered, so that its last segments are not taken for a new one.
+const LINGER: Duration = Duration::from_secs(60);
+/// A hole that the receiver does not have was lost by the capture; so long is waited for a reordered event.
+const HOLE_PATIENCE: Duration = Duration::from_millis(100);
+/// `ECCurveType` of a ServerKeyExchange that names its curve (RFC 8422 §5.4).
+const NAMED_CURVE: u8 = 3;
+/// Alerts kept per side.
+const MAX_ALERTS: usize = 8;
+
+/// Whether a connection is still being watched.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Stage {
+    /// No verdict yet.
+    Open,
+    /// `ok` was said, and the connection has carried no data: a late close may tell more.
+    Provisional,
+    /// The verdict is final.
+    Done,
+}
+
+/// State of one connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) facts: HandshakeFacts,
+    pub(crate) stage: Stage,
+    pub(crate) revision: u32,
+    sides: [Side; 2],
+    hole_since: Option<Timestamp>,
+}
+
+/// One direction: its bytes in order, and the records in them.
+#[derive(Debug, Default)]
+struct Side {
+    stream: Stream,
+    records: Records,
+    /// The interface whose copy of this direction counts: the first that saw it.
+    owner: Option<u32>,
+    resent: Resent,
+}
+
+/// The segment that is being sent again.
+#[derive(Clone, Copy, Debug, Default)]
+struct Resent {
+    position: u64,
+    times: u32,
+}
+
+impl Connection {
+    /// Begins with a segment; its sender is the client until something says otherwise.
+    pub(crate) fn new(segment: &Segment<'_>) -> Self {
+        let from_server = segment.is_syn() && segment.is_ack();
+        let (client, server) = if from_server {
+            (segment.destination, segment.source)
+        } else if segment.is_syn() || segment.destination.port() <= segment.source.port() {
+            (segment.source, segment.destination)
+        } else {
+            (segment.destination, segment.source)
+        };
+        Self {
+            facts: HandshakeFacts {
+                connection: ConnectionId(identify(client, server, segment)),
+                interface: segment.interface,
+                direction: super::segment::Direction::Unknown,
+                first_seen: segment.timestamp,
+                last_seen: segment.timestamp,
+                tcp: Tcp::default(),
+                peers: [Peer::new(client), Peer::new(server)],
+                proxy: None,
+                upgraded_from: None,
+                client_hello: None,
+                second_client_hello: None,
+                hello_retry_request: None,
+                second_hello_retry_request: false,
+                server_hello: None,
+                certificate_request: None,
+                server_key_exchange_group: None,
+                progress: Progress::default(),
+                endings: Vec::new(),
+                history: History::default(),
+                capture: CaptureCondition { midstream: !segment.is_syn(), ..CaptureCondition::default() },
+            },
+            stage: Stage::Open,
+            revision: 0,
+            sides: Default::default(),
+            hole_since: None,
+        }
+    }
+
+    /// Whether a SYN begins another connection between the same ports.
+    pub(crate) fn is_replaced_by(&self, segment: &Segment<'_>) -> bool {
+        let role = self.role_of(segment);
+        segment.is_syn()
+            && !segment.is_rst()
+            && match self.side(role).stream.isn() {
+                Some(isn) => isn != segment.sequence,
+                None => self.facts.peer(role).bytes > 0,
+            }
+    }
+
+    /// Learns from a segment.
+    pub(crate) fn handle(&mut self, segment: &Segment<'_>, certificates: &mut CertificateCache) {
+        let role = self.role_of(segment);
+        if *self.side_mut(role).owner.get_or_insert(segment.interface) != segment.interface {
+            return;
+        }
+        self.facts.last_seen = self.facts.last_seen.max(segment.timestamp);
+        if role == Role::Client {
+            self.facts.direction = segment.direction;
+        }
+        self.note_capture(segment);
+        self.handshake_of_tcp(segment, role);
+        if segment.is_ack() && !segment.is_rst() {
+            let peer = &mut self.side_mut(role.peer()).stream;
+            peer.acknowledge(segment.acknowledgement);
+            let acked = peer.acked();
+            self.facts.peer_mut(role.peer()).acked = acked;
+        }
+        let role = if segment.payload_len > 0 && !segment.is_rst() {
+            self.payload(segment, role, certificates)
+        } else {
+            if segment.is_fin() {
+                let mut learner = Learner::new(&mut self.facts, certificates, role, segment);
+                let side = side_of(&mut self.sides, role);
+                side.stream
+                    .take(segment, &mut Reading { records: &mut side.records, observer: &mut learner });
+            }
+            role
+        };
+        if segment.is_fin() && !self.has_closed(role) {
+            self.facts.history.push(role, 'N');
+            let position = self.side(role).stream.fin().unwrap_or_default();
+            self.end(segment, role, How::Close, position);
+        }
+        if segment.is_rst() {
+            self.reset(segment, role);
+        }
+        self.watch_hole(segment.timestamp, certificates);
+        self.note_completion();
+    }
+
+    /// When the engine should look at this connection again, if no segment comes before.
+    pub(crate) fn deadline(&self) -> Timestamp {
+        let facts = &self.facts;
+        match self.stage {
+            Stage::Done => return facts.last_seen.after(LINGER),
+            Stage::Provisional if facts.endings.is_empty() => return facts.last_seen.after(LINGER),
+            Stage::Provisional | Stage::Open => {}
+        }
+        if let Some(last) = facts.endings.iter().map(|ending| ending.time).max() {
+            return last.after(self.settle());
+        }
+        let progress = &facts.progress;
+        if let Some(complete) = progress.complete.or(progress.client_finished.filter(|_| self.is_tls13())) {
+            return if self.is_accepted() { facts.last_seen } else { complete.after(SETTLE_COMPLETE) };
+        }
+        if !self.carried_payload() {
+            return match (facts.tcp.syn, facts.tcp.syn_ack, facts.tcp.established) {
+                (Some(syn), None, None) => {
+                    syn.after(SYN_TIMEOUT).max(facts.last_seen.after(SETTLE_HALF_CLOSED))
+                }
+                (_, Some(syn_ack), None) => syn_ack.after(SYN_TIMEOUT),
+                _ => facts.last_seen.after(IDLE_TIMEOUT),
+            };
+        }
+        facts.last_seen.after(HANDSHAKE_TIMEOUT)
+    }
+
+    /// Gives up whatever is still awaited, so that the facts say all that is known.
+    pub(crate) fn settle_facts(&mut self, certificates: &mut CertificateCache) {
+        let mut capture = CaptureCondition { gaps: 0, missing_bytes: 0, ..self.facts.capture };
+        for role in [Role::Client, Role::Server] {
+            while self.side(role).stream.has_hole() {
+                self.give_up_hole(role, self.facts.last_seen, certificates);
+            }
+            let Side { stream, records, resent, .. } = side_of(&mut self.sides, role);
+            let (gaps, missing) = stream.gaps();
+            capture.gaps = capture.gaps.saturating_add(gaps);
+            capture.missing_bytes = capture.missing_bytes.saturating_add(missing);
+            capture.desynchronised |= records.is_lost();
+            let peer = self.facts.peer_mut(role);
+            peer.unfinished = records
+                .unfinished()
+                .map(|message| UnfinishedMessage { kind: message.kind, missing: message.missing });
+            peer.records = records.count();
+            peer.retransmissions = stream.retransmissions();
+            peer.stuck_at =
+                (resent.times >= 2 && stream.acked() <= resent.position).then_some(resent.position);
+        }
+        self.facts.capture = capture;
+        self.note_completion();
+    }
+
+    /// Whether the handshake is over and both sides carry on.
+    pub(crate) fn is_accepted(&self) -> bool {
+        let progress = &self.facts.progress;
+        progress.complete.is_some()
+            && if self.is_tls13() {
+                progress.client_data.is_some() && progress.server_data.is_some()
+            } else {
+                progress.client_data.is_some() || progress.server_data.is_some()
+            }
+    }
+
+    /// Whether either side sent any payload.
+    pub(crate) fn carried_payload(&self) -> bool {
+        self.facts.peers.iter().any(|peer| peer.bytes > 0)
+    }
+
+    fn settle(&self) -> Duration {
+        let facts = &self.facts;
+        let reset = facts
+            .endings
+            .iter()
+            .any(|ending| matches!(ending.how, How::Reset(reset) if !reset.out_of_window));
+        if reset || (self.has_closed(Role::Client) && self.has_closed(Role::Server)) {
+            return SETTLE_CLOSED;
+        }
+        let alert = facts.endings.iter().any(|ending| matches!(ending.how, How::Alert(_)));
+        if !alert && self.has_closed(Role::Client) && !facts.server_answered() {
+            return SETTLE_HALF_CLOSED;
+        }
+        SETTLE
+    }
+
+    fn has_closed(&self, role: Role) -> bool {
+        self.facts.endings.iter().any(|ending| ending.role == role && ending.how == How::Close)
+    }
+
+    fn is_tls13(&self) -> bool {
+        self.facts.version() == Some(ProtocolVersion::TLS1_3)
+    }
+
+    fn role_of(&self, segment: &Segment<'_>) -> Role {
+        if segment.source == self.facts.client().address { Role::Client } else { Role::Server }
+    }
+
+    fn side(&self, role: Role) -> &Side {
+        let [client, server] = &self.sides;
+        match role {
+            Role::Client => client,
+            Role::Server => server,
+        }
+    }
+
+    fn side_mut(&mut self, role: Role) -> &mut Side {
+        side_of(&mut self.sides, role)
+    }
+
+    fn note_capture(&mut self, segment: &Segment<'_>) {
+        let capture = &mut self.facts.capture;
+        if segment.notes & Notes::LOSS_BEFORE != 0 {
+            capture.lost = capture.lost.saturating_add(1);
+        }
+        if segment.is_truncated() {
+            capture.truncated = capture.truncated.saturating_add(1);
+        }
+    }
+
+    fn handshake_of_tcp(&mut self, segment: &Segment<'_>, role: Role) {
+        let now = segment.timestamp;
+        let tcp = &mut self.facts.tcp;
+        if segment.is_rst() {
+            return;
+        }
+        if segment.is_syn() {
+            if segment.is_ack() {
+                tcp.syn_ack.get_or_insert(now);
+                tcp.syn_ack_count = tcp.syn_ack_count.saturating_add(1);
+                tcp.timestamps = segment.has_timestamps();
+            } else {
+                tcp.syn.get_or_insert(now);
+                tcp.syn_count = tcp.syn_count.saturating_add(1);
+                tcp.fast_open |= segment.payload_len > 0;
+            }
+            self.side_mut(role).stream.begin(segment.sequence);
+        } else if tcp.syn.is_some() || tcp.syn_ack.is_some() {
+            // Any segment after the handshake, by either side, shows that it is over.
+            tcp.established.get_or_insert(now);
+        }
+        let peer = self.facts.peer_mut(role);
+        if peer.hop_limit == 0 {
+            peer.hop_limit = segment.hop_limit;
+        }
+    }
+
+    /// Takes payload. Returns the role of its sender, which the payload may have told.
+    fn payload(&mut self, segment: &Segment<'_>, role: Role, certificates: &mut CertificateCache) -> Role {
+        let now = segment.timestamp;
+        let sequence = segment.sequence.wrapping_add(u32::from(segment.is_syn()));
+        let [client, server] = &mut self.sides;
+        let (side, other) = match role {
+            Role::Client => (client, server),
+            Role::Server => (server, client),
+        };
+        if side.records.awaits_tls() && begins_record(segment) {
+            let next = side.stream.position().max(side.stream.end()).cast_signed();
+            if side.stream.offset_of(sequence) == Some(next) {
+                if self.facts.client_hello.is_none() {
+                    self.facts.upgraded_from =
+                        self.facts.server().first_bytes.or(self.facts.peer(role).first_bytes);
+                }
+                side.records.begin_tls();
+            }
+        }
+        let mut learner = Learner::new(&mut self.facts, certificates, role, segment);
+        learner.position = side.stream.offset_of(sequence).and_then(|at| u64::try_from(at).ok()).unwrap_or(0);
+        learner.received =
+            other.stream.offset_of(segment.acknowledgement).and_then(|at| u64::try_from(at).ok());
+        let position = learner.position;
+        let news =
+            side.stream.take(segment, &mut Reading { records: &mut side.records, observer: &mut learner });
+        let inverted = learner.roles_inverted;
+        let end = side.stream.end();
+        if !news && position < end {
+            if side.resent.times > 0 && side.resent.position == position {
+                side.resent.times += 1;
+            } else if side.stream.acked() <= position {
+                side.resent = Resent { position, times: 1 };
+            }
+        }
+        let peer = self.facts.peer_mut(role);
+        peer.bytes = end;
+        if news {
+            peer.segments = peer.segments.saturating_add(1);
+            peer.first_payload.get_or_insert(now);
+            peer.last_payload = Some(now);
+        }
+        if inverted {
+            self.invert_roles();
+            return role.peer();
+        }
+        role
+    }
+
+    /// The ClientHello came from the side that was taken for the server.
+    fn invert_roles(&mut self) {
+        self.facts.peers.swap(0, 1);
+        self.sides.swap(0, 1);
+        for ending in &mut self.facts.endings {
+            ending.role = ending.role.peer();
+        }
+    }
+
+    fn reset(&mut self, segment: &Segment<'_>, role: Role) {
+        let facts = &self.facts;
+        let refuses_syn = role == Role::Server && facts.tcp.syn_ack.is_none() && facts.tcp.syn.is_some();
+        let [client, server] = &self.sides;
+        let (side, other) = match role {
+            Role::Client => (client, server),
+            Role::Server => (server, client),
+        };
+        let offset = side.stream.offset_of(segment.sequence);
+        // What the receiver expects lies between what it acknowledged and what it was sent, the FIN included.
+        let sent = side.stream.end() + u64::from(side.stream.fin().is_some());
+        let expected = side.stream.acked().min(sent).cast_signed()..=sent.cast_signed();
+        let reset = Reset {
+            ack: segment.is_ack(),
+            window: segment.window,
+            timestamps: segment.has_timestamps(),
+            hop_limit_differs: {
+                let usual = facts.peer(role).hop_limit;
+                usual != 0 && segment.hop_limit != 0 && usual != segment.hop_limit
+            },
+            out_of_window: !refuses_syn && offset.is_some_and(|offset| !expected.contains(&offset)),
+            refuses_syn,
+        };
+        let position = offset.and_then(|offset| u64::try_from(offset).ok()).unwrap_or(sent);
+        let received = segment
+            .is_ack()
+            .then(|| other.stream.offset_of(segment.acknowledgement))
+            .flatten()
+            .and_then(|at| u64::try_from(at).ok());
+        self.facts.history.push(role, 'Z');
+        insert_causally(
+            &mut self.facts.endings,
+            Ending { role, how: How::Reset(reset), time: segment.timestamp, position, received },
+        );
+    }
+
+    fn end(&mut self, segment: &Segment<'_>, role: Role, how: How, position: u64) {
+        let other = &self.side(role.peer()).stream;
+        let received = other.offset_of(segment.acknowledgement).and_then(|at| u64::try_from(at).ok());
+        let ending = Ending { role, how, time: segment.timestamp, position, received };
+        insert_causally(&mut self.facts.endings, ending);
+    }
+
+    /// Gives up a hole whose bytes the receiver has: the capture lost them, and nobody will send them again.
+    fn watch_hole(&mut self, now: Timestamp, certificates: &mut CertificateCache) {
+        let lost = [Role::Client, Role::Server].into_iter().find(|&role| {
+            let stream = &self.side(role).stream;
+            stream.has_hole() && stream.hole_was_received()
+        });
+        let Some(role) = lost else {
+            self.hole_since = None;
+            return;
+        };
+        let since = *self.hole_since.get_or_insert(now);
+        if now.since(since) >= HOLE_PATIENCE {
+            self.give_up_hole(role, now, certificates);
+            self.hole_since = None;
+        }
+    }
+
+    fn give_up_hole(&mut self, role: Role, now: Timestamp, certificates: &mut CertificateCache) {
+        let side = side_of(&mut self.sides, role);
+        let mut learner = Learner {
+            facts: &mut self.facts,
+            certificates,
+            role,
+            now,
+            position: side.stream.position(),
+            received: None,
+            roles_inverted: false,
+        };
+        side.stream.give_up_hole(&mut Reading { records: &mut side.records, observer: &mut learner });
+    }
+
+    /// Notices when the handshake is complete as far as records tell.
+    fn note_completion(&mut self) {
+        let facts = &mut self.facts;
+        let Some(hello) = &facts.server_hello else { return };
+        if hello.version == ProtocolVersion::TLS1_3 {
+            note_tls13(facts, Sizes::of(hello.cipher_suite));
+        } else if facts.progress.complete.is_none()
+            && let (Some(client), Some(server)) =
+                (facts.progress.client_finished, facts.progress.server_finished)
+        {
+            facts.progress.complete = Some(client.max(server));
+        }
+    }
+}
+
+impl Peer {
+    fn new(address: SocketAddr) -> Self {
+        Self {
+            address,
+            first_bytes: None,
+            head: Vec::new(),
+            bytes: 0,
+            acked: 0,
+            stuck_at: None,
+            first_payload: None,
+            last_payload: None,
+            segments: 0,
+            retransmissions: 0,
+            records: 0,
+            certificates: None,
+            change_cipher_spec: None,
+            opaque_records: Vec::new(),
+            opaque_record_count: 0,
+            alerts: Vec::new(),
+            unfinished: None,
+            broke_framing: false,
+            hop_limit: 0,
+        }
+    }
+}
+
+/// Reads the TLS 1.3 part of a handshake from the sizes of its records, and brings `history` up to date.
+fn note_tls13(facts: &mut HandshakeFacts, sizes: Sizes) {
+    let early_data = facts.client_hello.as_ref().is_some_and(|hello| hello.early_data);
+    let flight = ClientFlight::read(
+        facts.client().opaque_records.iter().map(|record| record.length),
+        sizes,
+        early_data,
+    );
+    let client = facts.client();
+    let at = |index: usize| client.opaque_records.get(index).map(|record| record.time);
+    let finished = flight.finished.and_then(|index| at(index));
+    // Alerts are no data; where the client's padding is unknown, both usual alert sizes are doubtful.
+    let client_data = flight.finished.and_then(|finished| {
+        client
+            .opaque_records
+            .iter()
+            .skip(finished + 1)
+            .find(|record| !sizes.is_alert(record.length, flight.padding))
+            .map(|record| record.time)
+    });
+    let finished_index = flight.finished.and_then(|index| u32::try_from(index).ok());
+    // The server takes the client's Finished before it sends what comes after it; what it sent before is its
+    // first flight. A server that answers early data speaks before.
+    let server_data = facts
+        .server()
+        .opaque_records
+        .iter()
+        .find(|record| {
+            finished_index.is_some_and(|finished| record.peer_records > finished)
+                && !sizes.is_alert(record.length, None)
+        })
+        .map(|record| record.time);
+    let progress = &mut facts.progress;
+    progress.client_finished = progress.client_finished.or(finished);
+    progress.client_data = progress.client_data.or(client_data);
+    progress.server_data = progress.server_data.or(server_data);
+    progress.complete = progress.complete.or(server_data);
+}
+
+fn side_of(sides: &mut [Side; 2], role: Role) -> &mut Side {
+    let [client, server] = sides;
+    match role {
+        Role::Client => client,
+        Role::Server => server,
+    }
+}
+
+/// Puts an ending where it belongs: after what its sender had seen, before what had seen it.
+fn insert_causally(endings: &mut Vec<Ending>, ending: Ending) {
+    if endings.len() >= MAX_ENDINGS {
+        return;
+    }
+    let at = endings.iter().rposition(|earlier| !precedes(&ending, earlier)).map_or(0, |index| index + 1);
+    endings.insert(at, ending);
+}
+
+/// Whether `a` happened before `b` although it was captured later.
+fn precedes(a: &Ending, b: &Ending) -> bool {
+    if a.role == b.role {
+        return a.position < b.position;
+    }
+    // The sender of `b` had received what `a` is.
+    b.received.is_some_and(|received| received > a.position) && a.received.is_none_or(|got| got <= b.position)
+}
+
+/// Whether a segment begins with what can be a TLS record.
+fn begins_record(segment: &Segment<'_>) -> bool {
+    let Some(chunk) = segment.chunks.first() else { return false };
+    let header = chunk.bytes.get(..RecordHeader::LEN).unwrap_or_default();
+    chunk.offset == 0
+        && matches!(RecordHeader::decode(header), Decoded::Complete(header)
+            if header.version.0 <= 0x0304 && header.length > 0)
+}
+
+/// A name that is the same whenever and wherever this connection is seen: FNV-1a over both ends and the
+/// first sequence number.
+fn identify(client: SocketAddr, server: SocketAddr, segment: &Segment<'_>) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    let mut add = |bytes: &[u8]| {
+        for byte in bytes {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    };
+    for address in [client, server] {
+        match address.ip() {
+            std::net::IpAddr::V4(ip) => add(&ip.octets()),
+            std::net::IpAddr::V6(ip) => add(&ip.octets()),
+        }
+        add(&address.port().to_be_bytes());
+    }
+    add(&segment.sequence.to_be_bytes());
+    hash
+}
+
+/// Writes what a direction shows into the facts.
+struct Learner<'a> {
+    facts: &'a mut HandshakeFacts,
+    certificates: &'a mut CertificateCache,
+    role: Role,
+    now: Timestamp,
+    /// Offset of the segment in its stream.
+    position: u64,
+    /// How much of the other side's stream its sender had received.
+    received: Option<u64>,
+    roles_inverted: bool,
+}
+
+impl<'a> Learner<'a> {
+    fn new(
+        facts: &'a mut HandshakeFacts,
+        certificates: &'a mut CertificateCache,
+        role: Role,
+        segment: &Segment<'_>,
+    ) -> Self {
+        Self {
+            facts,
+            certificates,
+            role,
+            now: segment.timestamp,
+            position: 0,
+            received: None,
+            roles_inverted: false,
+        }
+    }
+
+    fn push(&mut self, letter: char) {
+        self.facts.history.push(self.role, letter);
+    }
+
+    fn client_hello(&mut self, hello: ClientHello) {
+        if self.role == Role::Server && self.facts.client_hello.is_none() {
+            self.role = Role::Client;
+            self.roles_inverted = true;
+        }
+        self.push('C');
+        let hello = Box::new(hello);
+        if self.facts.client_hello.is_none() {
+            self.facts.client_hello = Some(hello);
+            self.facts.progress.client_hello = Some(self.now);
+        } else if self.facts.hello_retry_request.is_some() {
+            self.facts.second_client_hello.get_or_insert(hello);
+        }
+    }
+
+    fn selection(&self) -> Option<Selection> {
+        let hello = self.facts.server_hello.as_ref()?;
+        Some(Selection { version: hello.version, cipher_suite: hello.cipher_suite })
+    }
+}
+
+impl Observer for Learner<'_> {
+    fn protection(&self) -> Protection {
+        match self.facts.version() {
+            Some(ProtocolVersion::TLS1_3) => Protection::Never,
+            Some(_) => Protection::AfterChangeCipherSpec,
+            None if self.facts.hello_retry_request.is_some() => Protection::Never,
+            None => Protection::Unknown,
+        }
+    }
+
+    fn first_bytes(&mut self, kind: FirstBytes, head: &[u8]) {
+        let peer = self.facts.peer_mut(self.role);
+        peer.first_bytes.get_or_insert(kind);
+        if !matches!(kind, FirstBytes::TlsRecord | FirstBytes::SslV2Hello) && peer.head.is_empty() {
+            peer.head = head.to_vec();
+        }
+    }
+
+    fn proxy_header(&mut self, header: &ProxyHeader) {
+        self.facts.proxy.get_or_insert(*header);
+    }
+
+    fn opaque_record(&mut self, header: RecordHeader) {
+        let now = self.now;
+        let version = self.facts.version();
+        let progress = &mut self.facts.progress;
+        let (finished, data) = match self.role {
+            Role::Client => (&mut progress.client_finished, &mut progress.client_data),
+            Role::Server => (&mut progress.server_finished, &mut progress.server_data),
+        };
+        let letter = match header.content_type {
+            ContentType::HANDSHAKE if finished.is_none() => {
+                *finished = Some(now);
+                Some('F')
+            }
+            // Application data of TLS 1.2 and below; in TLS 1.3 sizes tell, see `note_tls13`.
+            ContentType::APPLICATION_DATA if version != Some(ProtocolVersion::TLS1_3) => {
+                let first = data.is_none();
+                if version.is_some() && finished.is_some() {
+                    data.get_or_insert(now);
+                }
+                first.then_some('D')
+            }
+            ContentType::ALERT => Some('E'),
+            _ => None,
+        };
+        if let Some(letter) = letter {
+            self.push(letter);
+        }
+        let peer_records = self.facts.peer(self.role.peer()).opaque_record_count;
+        let peer = self.facts.peer_mut(self.role);
+        peer.opaque_record_count = peer.opaque_record_count.saturating_add(1);
+        if peer.opaque_records.len() < MAX_OPAQUE_RECORDS {
+            peer.opaque_records.push(OpaqueRecord {
+                content_type: header.content_type,
+                length: header.length,
+                time: now,
+                peer_records,
+            });
+        }
+    }
+
+    fn change_cipher_spec(&mut self) {
+        self.push('I');
+        let now = self.now;
+        self.facts.peer_mut(self.role).change_cipher_spec.get_or_insert(now);
+        let facts = &mut *self.facts;
+        // A server that goes on without a certificate has resumed a session (RFC 5246 §7.3).
+        if self.role == Role::Server
+            && let Some(hello) = &facts.server_hello
+            && hello.version != ProtocolVersion::TLS1_3
+            && facts.progress.server_certificate.is_none()
+            && facts.progress.server_hello_done.is_none()
+        {
+            facts.progress.resumed = true;
+        }
+    }
+
+    fn alert(&mut self, level: AlertLevel, description: AlertDescription) {
+        self.push('L');
+        let alert = Alert { level, description };
+        let peer = self.facts.peer_mut(self.role);
+        if peer.alerts.len() < MAX_ALERTS {
+            peer.alerts.push(alert);
+        }
+        // Every TLS 1.3 alert ends the connection whatever its level says (RFC 8446 §6); before, a warning
+        // does not, but for the two that announce the end (RFC 5246 §7.2).
+        let warning = level == AlertLevel::WARNING
+            && self.facts.version() != Some(ProtocolVersion::TLS1_3)
+            && !matches!(description, AlertDescription::CLOSE_NOTIFY | AlertDescription::USER_CANCELED);
+        if !warning {
+            let (role, time) = (self.role, self.now);
+            let ending = Ending {
+                role,
+                how: How::Alert(alert),
+                time,
+                position: self.position,
+                received: self.received,
+            };
+            insert_causally(&mut self.facts.endings, ending);
+        }
+    }
+
+    fn message_begins(&mut self, _kind: HandshakeType, _length: u32, _record: RecordHeader) {}
+
+    fn message(&mut self, kind: HandshakeType, _length: u32, body: Option<&[u8]>) {
+        let now = self.now;
+        let selection = self.selection();
+        if self.unread(kind, selection, body) {
+            return;
+        }
+        let message = body.map(|body| Message::decode(kind, body, selection, self.certificates));
+        let Some(Decoded::Complete(message)) = message else {
+            return self.undecoded(kind, body);
+        };
+        let progress = &mut self.facts.progress;
+        match message {
+            Message::ClientHello(hello) => self.client_hello(*hello),
+            Message::ServerHello(hello) if hello.is_hello_retry_request => {
+                self.push('J');
+                if self.facts.hello_retry_request.is_some() {
+                    self.facts.second_hello_retry_request = true;
+                } else {
+                    self.facts.hello_retry_request = Some(hello);
+                }
+            }
+            Message::ServerHello(hello) => {
+                self.push('S');
+                if self.facts.server_hello.is_none() {
+                    self.facts.progress.server_hello = Some(now);
+                    self.facts.progress.resumed |= hello.psk_selected;
+                    self.facts.server_hello = Some(hello);
+                }
+            }
+            Message::Certificate(chain) => {
+                match self.role {
+                    Role::Client => progress.client_certificate.get_or_insert(now),
+                    Role::Server => progress.server_certificate.get_or_insert(now),
+                };
+                self.push('X');
+                self.facts.peer_mut(self.role).certificates.get_or_insert(chain);
+            }
+            Message::CertificateRequest(request) => {
+                self.push('R');
+                self.facts.certificate_request.get_or_insert_with(|| Box::new(request));
+            }
+            Message::ServerHelloDone => {
+                progress.server_hello_done.get_or_insert(now);
+                self.push('Y');
+            }
+            Message::ServerKeyExchange(_)
+            | Message::ClientKeyExchange
+            | Message::CertificateVerify { .. }
+            | Message::NewSessionTicket { .. }
+            | Message::CertificateStatus { .. }
+            | Message::HelloRequest
+            | Message::Finished
+            | Message::KeyUpdate
+            | Message::CompressedCertificate
+            | Message::EncryptedExtensions
+            | Message::Other(_) => {}
+        }
+    }
+
+    fn ssl_v2_hello(&mut self, message: Option<&[u8]>) {
+        if let Some(Decoded::Complete(hello)) = message.map(ClientHello::decode_ssl_v2) {
+            self.client_hello(hello);
+        }
+    }
+
+    fn not_a_record(&mut self, bytes: &[u8]) {
+        let peer = self.facts.peer_mut(self.role);
+        peer.broke_framing = true;
+        if peer.head.is_empty() {
+            peer.head = bytes.to_vec();
+        }
+    }
+}
+
+impl Learner<'_> {
+    /// Messages whose bodies are stepped over: that they came is all there is to know. Returns whether this
+    /// was one.
+    fn unread(&mut self, kind: HandshakeType, selection: Option<Selection>, body: Option<&[u8]>) -> bool {
+        let now = self.now;
+        let progress = &mut self.facts.progress;
+        let letter = match kind {
+            HandshakeType::SERVER_KEY_EXCHANGE => {
+                let ecdhe = selection.is_some_and(|selection| {
+                    selection.cipher_suite.key_exchange() == Some(KeyExchange::Ecdhe)
+                });
+                if ecdhe && let Some(&[NAMED_CURVE, high, low, ..]) = body {
+                    self.facts.server_key_exchange_group = Some(NamedGroup(u16::from_be_bytes([high, low])));
+                }
+                'K'
+            }
+            HandshakeType::CLIENT_KEY_EXCHANGE => {
+                progress.client_key_exchange.get_or_insert(now);
+                'K'
+            }
+            HandshakeType::CERTIFICATE_VERIFY => {
+                progress.client_certificate_verify.get_or_insert(now);
+                'V'
+            }
+            HandshakeType::NEW_SESSION_TICKET => {
+                progress.session_ticket = true;
+                'T'
+            }
+            _ => return false,
+        };
+        self.push(letter);
+        true
+    }
+
+    /// A message that was stepped over, lost or malformed still happened.
+    fn undecoded(&mut self, kind: HandshakeType, body: Option<&[u8]>) {
+        let now = self.now;
+        let progress = &mut self.facts.progress;
+        let letter = match kind {
+            HandshakeType::CLIENT_HELLO => {
+                if let Some(hello) = body.and_then(ClientHello::decode_truncated) {
+                    return self.client_hello(hello);
+                }
+                progress.client_hello.get_or_insert(now);
+                'C'
+            }
+            HandshakeType::SERVER_HELLO => {
+                progress.server_hello.get_or_insert(now);
+                'S'
+            }
+            HandshakeType::CERTIFICATE => {
+                match self.role {
+                    Role::Client => progress.client_certificate.get_or_insert(now),
+                    Role::Server => progress.server_certificate.get_or_insert(now),
+                };
+                'X'
+            }
+            HandshakeType::CERTIFICATE_REQUEST => 'R',
+            _ => return,
+        };
+        self.push(letter);
+    }
+}

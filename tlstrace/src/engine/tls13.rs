@@ -1,0 +1,192 @@
+//! What the sizes and the order of encrypted TLS 1.3 records give away.
+//!
+//! A record's length field is the inner plaintext, one byte of content type, padding and the AEAD's tag
+//! (RFC 8446 §5.2). Handshake messages of known length therefore have known record lengths, as long as the
+//! sender pads nothing or pads by a constant; `DIAGNOSIS.md` §4.1 lists what stacks really send. Sizes
+//! are only ever used together with positions.
+
+use crate::tls::codepoints::CipherSuite;
+
+/// Content type byte inside every TLS 1.3 ciphertext.
+const INNER_TYPE_LEN: u16 = 1;
+const MESSAGE_HEADER_LEN: u16 = 4;
+const ALERT_LEN: u16 = 2;
+/// A Certificate message with an empty context and an empty list (RFC 8446 §4.4.2).
+const EMPTY_CERTIFICATE_LEN: u16 = MESSAGE_HEADER_LEN + 1 + 3;
+/// JSSE adds 16 bytes of padding to every record; nobody else was seen to pad by default.
+const COMMON_PADDING: [u16; 2] = [0, 16];
+
+/// Record lengths of the short messages under one cipher suite, without padding.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Sizes {
+    pub alert: u16,
+    pub finished: u16,
+    pub empty_certificate: u16,
+    pub end_of_early_data: u16,
+}
+
+impl Sizes {
+    pub fn of(suite: CipherSuite) -> Self {
+        let overhead = INNER_TYPE_LEN + suite.tag_len().unwrap_or(16);
+        Self {
+            alert: ALERT_LEN + overhead,
+            finished: MESSAGE_HEADER_LEN + suite.hash_len().unwrap_or(32) + overhead,
+            empty_certificate: EMPTY_CERTIFICATE_LEN + overhead,
+            end_of_early_data: MESSAGE_HEADER_LEN + overhead,
+        }
+    }
+
+    /// The padding that makes `length` a Finished, if one of the usual ones does.
+    fn finished_padding(self, length: u16) -> Option<u16> {
+        COMMON_PADDING.into_iter().find(|padding| self.finished + padding == length)
+    }
+
+    /// Whether a record of this length is an alert of a sender that pads by `padding`; where the padding is
+    /// unknown, whether it is one of a sender with a usual padding.
+    pub fn is_alert(self, length: u16, padding: Option<u16>) -> bool {
+        match padding {
+            Some(padding) => length == self.alert + padding,
+            None => COMMON_PADDING.iter().any(|padding| length == self.alert + padding),
+        }
+    }
+}
+
+/// What the client sent after the server's flight, told from the lengths of its encrypted records.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct ClientFlight {
+    /// Index of the first record after early data.
+    pub begin: usize,
+    pub certificate: ClientCertificate,
+    /// Index of the record that holds, or ends with, the Finished message.
+    pub finished: Option<usize>,
+    /// Index of a record that stands where a Finished must and is too short for one: an alert.
+    pub alert: Option<usize>,
+    /// Padding per record, learned from the Finished message, whose length is known.
+    pub padding: Option<u16>,
+}
+
+/// A client certificate in TLS 1.3, as far as sizes tell.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum ClientCertificate {
+    /// None was sent: the Finished came first.
+    #[default]
+    NotSent,
+    /// The server asked and the client had none.
+    Empty,
+    /// A Certificate and a CertificateVerify stood before the Finished.
+    Sent,
+    /// One record that is larger than a Finished: a coalesced flight, or padding.
+    Unclear,
+}
+
+impl ClientFlight {
+    /// Reads the lengths of the client's encrypted records since its ClientHello.
+    pub fn read(lengths: impl Iterator<Item = u16> + Clone, sizes: Sizes, early_data: bool) -> Self {
+        let mut flight = Self::default();
+        if early_data {
+            let end = lengths.clone().position(|length| length == sizes.end_of_early_data);
+            let finished = lengths.clone().position(|length| sizes.finished_padding(length).is_some());
+            flight.begin = match (end, finished) {
+                (Some(end), _) => end + 1,
+                // Early data was refused: what follows it is the flight (RFC 8446 §4.2.10).
+                (None, Some(finished)) => finished,
+                (None, None) => return Self { begin: lengths.count(), ..flight },
+            };
+        }
+        let begin = flight.begin;
+        let mut rest = lengths.skip(begin);
+        let (Some(first), second) = (rest.next(), rest.next()) else { return flight };
+        if let Some(padding) = sizes.finished_padding(first) {
+            flight.finished = Some(begin);
+            flight.padding = Some(padding);
+            return flight;
+        }
+        if first < sizes.finished {
+            let empty = COMMON_PADDING.into_iter().find(|padding| first == sizes.empty_certificate + padding);
+            match (empty, second) {
+                (Some(padding), Some(second)) if second == sizes.finished + padding => {
+                    flight.certificate = ClientCertificate::Empty;
+                    flight.finished = Some(begin + 1);
+                    flight.padding = Some(padding);
+                }
+                // An empty Certificate whose Finished has not been seen yet.
+                (Some(_), None) => {}
+                _ => flight.alert = Some(begin),
+            }
+            return flight;
+        }
+        // Larger than a Finished: a Certificate, a coalesced flight, or padding to a block size.
+        let third = rest.next();
+        for (i, length) in [(1, second), (2, third)] {
+            if let Some(padding) = length.and_then(|length| sizes.finished_padding(length)) {
+                flight.certificate = ClientCertificate::Sent;
+                flight.finished = Some(begin + i);
+                flight.padding = Some(padding);
+                return flight;
+            }
+        }
+        flight.certificate = ClientCertificate::Unclear;
+        flight.finished = Some(begin);
+        flight
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AES_128_GCM_SHA256: CipherSuite = CipherSuite(0x1301);
+    const AES_256_GCM_SHA384: CipherSuite = CipherSuite(0x1302);
+    const AES_128_CCM_8_SHA256: CipherSuite = CipherSuite(0x1305);
+
+    fn read(lengths: &[u16], suite: CipherSuite, early_data: bool) -> ClientFlight {
+        ClientFlight::read(lengths.iter().copied(), Sizes::of(suite), early_data)
+    }
+
+    #[test]
+    fn sizes_follow_from_the_suite() {
+        let gcm = Sizes::of(AES_128_GCM_SHA256);
+        assert_eq!((gcm.alert, gcm.finished, gcm.empty_certificate, gcm.end_of_early_data), (19, 53, 25, 21));
+        assert_eq!(Sizes::of(AES_256_GCM_SHA384).finished, 69);
+        let ccm8 = Sizes::of(AES_128_CCM_8_SHA256);
+        assert_eq!((ccm8.alert, ccm8.finished, ccm8.empty_certificate), (11, 45, 17));
+    }
+
+    #[test]
+    fn a_finished_comes_first_where_no_certificate_was_asked_for() {
+        let flight = read(&[53, 90], AES_128_GCM_SHA256, false);
+        assert_eq!((flight.finished, flight.padding, flight.alert), (Some(0), Some(0), None));
+        let padded = read(&[85, 35], AES_256_GCM_SHA384, false);
+        assert_eq!((padded.finished, padded.padding), (Some(0), Some(16)));
+    }
+
+    #[test]
+    fn a_record_too_short_for_a_finished_is_an_alert() {
+        assert_eq!(read(&[19], AES_128_GCM_SHA256, false).alert, Some(0));
+        assert_eq!(read(&[35], AES_256_GCM_SHA384, false).alert, Some(0));
+        assert_eq!(read(&[11], AES_128_CCM_8_SHA256, false).alert, Some(0));
+    }
+
+    #[test]
+    fn an_empty_certificate_is_followed_by_its_finished() {
+        let flight = read(&[25, 69, 18], AES_256_GCM_SHA384, false);
+        assert_eq!(flight.certificate, ClientCertificate::Empty);
+        assert_eq!(flight.finished, Some(1));
+        assert_eq!(read(&[25], AES_256_GCM_SHA384, false).alert, None);
+    }
+
+    #[test]
+    fn certificate_and_verify_stand_before_the_finished() {
+        let flight = read(&[860, 281, 69], AES_256_GCM_SHA384, false);
+        assert_eq!((flight.certificate, flight.finished), (ClientCertificate::Sent, Some(2)));
+    }
+
+    #[test]
+    fn early_data_is_no_alert() {
+        let accepted = read(&[22, 21, 53], AES_128_GCM_SHA256, true);
+        assert_eq!((accepted.finished, accepted.alert), (Some(2), None));
+        let refused = read(&[22, 53], AES_128_GCM_SHA256, true);
+        assert_eq!((refused.finished, refused.alert), (Some(1), None));
+        assert_eq!(read(&[22], AES_128_GCM_SHA256, true).alert, None);
+    }
+}

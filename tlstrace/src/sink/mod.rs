@@ -1,0 +1,69 @@
+//! Where verdicts go: one file a format, registered in [`SINKS`].
+
+#![forbid(unsafe_code)]
+
+mod json;
+mod text;
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use crate::verdict::Verdict;
+
+/// Writes verdicts in one format.
+pub trait Sink {
+    /// Writes one verdict, as seen by `observer`. Does not flush.
+    fn emit(&mut self, verdict: &Verdict, observer: &Observer, out: &mut dyn Write) -> io::Result<()>;
+}
+
+/// Who sees the traffic.
+#[derive(Clone, Debug, Default)]
+pub struct Observer {
+    pub hostname: Option<String>,
+    /// Interface names by index.
+    pub interfaces: BTreeMap<u32, String>,
+}
+
+/// How the text output looks. Other formats have no taste.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Style {
+    pub colour: bool,
+    /// Evidence, alternatives and remedy under each line.
+    pub verbose: bool,
+    pub time: TimeFormat,
+}
+
+/// How points in time are shown.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum TimeFormat {
+    /// `10:00:00.123` in UTC.
+    #[default]
+    Utc,
+    /// The same, so many seconds east of UTC.
+    Local { offset: i32 },
+    /// Seconds since the first verdict.
+    Relative,
+}
+
+/// A registered output format.
+pub struct SinkKind {
+    /// Value of `--output`.
+    pub name: &'static str,
+    /// One line for `--help`.
+    pub doc: &'static str,
+    pub open: fn(Style) -> Box<dyn Sink>,
+}
+
+/// Every output format; the first is the default.
+pub const SINKS: &[SinkKind] = &[
+    SinkKind {
+        name: "text",
+        doc: "one line a verdict, for people",
+        open: |style| Box::new(text::Text::new(style)),
+    },
+    SinkKind {
+        name: "json",
+        doc: "one JSON object a line, schema tlstrace/1",
+        open: |_| Box::new(json::Json::default()),
+    },
+];

@@ -1,0 +1,148 @@
+//! Fingerprints of a ClientHello: JA3 (salesforce/ja3) and JA4 for TLS over TCP (FoxIO-LLC/ja4, BSD-3).
+//!
+//! Neither exists for an SSL 2.0 hello: it has no extensions to speak of.
+
+use std::fmt::Write;
+
+use md5::{Digest, Md5};
+use sha2::Sha256;
+
+use super::{
+    client_hello::ClientHello,
+    codepoints::{ExtensionType, ProtocolVersion, is_grease},
+};
+
+/// Not hashed by JA4: its first part has them already, and they change with the destination.
+const COUNTED_ONLY: [ExtensionType; 2] =
+    [ExtensionType::SERVER_NAME, ExtensionType::APPLICATION_LAYER_PROTOCOL_NEGOTIATION];
+
+/// JA3's input: version, suites, extensions, groups and point formats in decimal and wire order, without
+/// GREASE.
+pub fn ja3_string(hello: &ClientHello) -> String {
+    let mut text = String::with_capacity(256);
+    push_decimal(&mut text, hello.legacy_version.0);
+    text.push(',');
+    push_list(&mut text, hello.cipher_suites.iter().map(|suite| suite.0));
+    text.push(',');
+    push_list(&mut text, hello.extensions.iter().map(|extension| extension.0));
+    text.push(',');
+    push_list(&mut text, hello.supported_groups.iter().map(|group| group.0));
+    text.push(',');
+    push_list(&mut text, hello.ec_point_formats.iter().map(|&format| u16::from(format)));
+    text
+}
+
+/// JA3: MD5 of [`ja3_string`] in hexadecimal.
+pub fn ja3(hello: &ClientHello) -> String {
+    let digest = Md5::digest(ja3_string(hello).as_bytes());
+    let mut text = String::with_capacity(32);
+    push_hex(&mut text, &digest);
+    text
+}
+
+/// JA4, such as `t13d1516h2_8daaf6152771_e5627efa2ab1`.
+pub fn ja4(hello: &ClientHello) -> String {
+    let mut suites: Vec<u16> =
+        hello.cipher_suites.iter().map(|suite| suite.0).filter(|&suite| !is_grease(suite)).collect();
+    let mut extensions: Vec<u16> =
+        hello.extensions.iter().map(|extension| extension.0).filter(|&kind| !is_grease(kind)).collect();
+
+    let mut text = String::with_capacity(36);
+    text.push('t');
+    text.push_str(ja4_version(hello));
+    text.push(if hello.extensions.contains(&ExtensionType::SERVER_NAME) { 'd' } else { 'i' });
+    let _ = write!(text, "{:02}{:02}", suites.len().min(99), extensions.len().min(99));
+    for character in ja4_alpn(hello.alpn.first().map_or(&[], |protocol| protocol)) {
+        text.push(character);
+    }
+
+    suites.sort_unstable();
+    text.push('_');
+    push_ja4_hash(&mut text, &hex_list(&suites));
+
+    extensions.retain(|&kind| !COUNTED_ONLY.contains(&ExtensionType(kind)));
+    extensions.sort_unstable();
+    let mut hashed = hex_list(&extensions);
+    let schemes: Vec<u16> =
+        hello.signature_schemes.iter().map(|scheme| scheme.0).filter(|&scheme| !is_grease(scheme)).collect();
+    if !schemes.is_empty() {
+        hashed.push('_');
+        hashed.push_str(&hex_list(&schemes));
+    }
+    text.push('_');
+    push_ja4_hash(&mut text, &hashed);
+    text
+}
+
+/// The highest of `supported_versions`, or the version field without that extension.
+fn ja4_version(hello: &ClientHello) -> &'static str {
+    let offered = hello.supported_versions.iter().copied().filter(|version| !version.is_grease());
+    match offered.max().unwrap_or(hello.legacy_version) {
+        ProtocolVersion::TLS1_3 => "13",
+        ProtocolVersion::TLS1_2 => "12",
+        ProtocolVersion::TLS1_1 => "11",
+        ProtocolVersion::TLS1_0 => "10",
+        ProtocolVersion::SSL3 => "s3",
+        ProtocolVersion::SSL2 => "s2",
+        ProtocolVersion(0xfeff) => "d1",
+        ProtocolVersion(0xfefd) => "d2",
+        ProtocolVersion(0xfefc) => "d3",
+        _ => "00",
+    }
+}
+
+/// The first and the last character of the first protocol; of its hexadecimal form if one of them is neither
+/// letter nor digit; `00` if there is none.
+fn ja4_alpn(protocol: &[u8]) -> [char; 2] {
+    let (Some(&first), Some(&last)) = (protocol.first(), protocol.last()) else { return ['0', '0'] };
+    if first.is_ascii_alphanumeric() && last.is_ascii_alphanumeric() {
+        return [char::from(first), char::from(last)];
+    }
+    [hex_digit(first >> 4), hex_digit(last & 0x0f)]
+}
+
+/// The first 12 digits of SHA-256, or zeros for nothing.
+fn push_ja4_hash(text: &mut String, hashed: &str) {
+    if hashed.is_empty() {
+        return text.push_str("000000000000");
+    }
+    let digest = Sha256::digest(hashed.as_bytes());
+    push_hex(text, digest.get(..6).unwrap_or_default());
+}
+
+/// Four hexadecimal digits each, separated by commas.
+fn hex_list(values: &[u16]) -> String {
+    let mut text = String::with_capacity(values.len() * 5);
+    for (at, value) in values.iter().enumerate() {
+        if at > 0 {
+            text.push(',');
+        }
+        push_hex(&mut text, &value.to_be_bytes());
+    }
+    text
+}
+
+/// Decimal numbers without GREASE, separated by hyphens.
+fn push_list(text: &mut String, values: impl Iterator<Item = u16>) {
+    for (at, value) in values.filter(|&value| !is_grease(value)).enumerate() {
+        if at > 0 {
+            text.push('-');
+        }
+        push_decimal(text, value);
+    }
+}
+
+fn push_decimal(text: &mut String, value: u16) {
+    let _ = write!(text, "{value}");
+}
+
+fn push_hex(text: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        text.push(hex_digit(byte >> 4));
+        text.push(hex_digit(byte & 0x0f));
+    }
+}
+
+fn hex_digit(nibble: u8) -> char {
+    char::from_digit(u32::from(nibble & 0x0f), 16).unwrap_or('0')
+}

@@ -1,0 +1,1 @@
+//! Messages from captures, for the tests of every decoder.

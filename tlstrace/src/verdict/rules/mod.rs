@@ -1,0 +1,80 @@
+//! The catalogue: every rule, by family.
+//!
+//! A rule is a unit struct in its family's file: id, documentation, remedy and [`Rule::judge`], its line in
+//! that file's `RULES`, its tests beneath, and a scenario under `tests/scenarios`. `tlstrace explain`, the
+//! documentation and the JSON schema are generated from what is registered here.
+
+mod negotiation;
+mod outcome;
+mod plaintext;
+mod server_name;
+mod transport;
+
+use super::{Case, Finding, Severity};
+
+/// One cause that a connection can have.
+pub trait Rule: Sync {
+    /// Stable name in `snake_case`.
+    fn id(&self) -> &'static str;
+
+    /// Severity of its findings, unless a finding says otherwise.
+    fn severity(&self) -> Severity;
+
+    /// One sentence: what happened.
+    fn doc_short(&self) -> &'static str;
+
+    /// What it means, what evidence it needs, and where the protocol says so (RFC and section).
+    fn doc_long(&self) -> &'static str;
+
+    /// What to do, in one line.
+    fn remedy(&self) -> &'static str;
+
+    /// The finding, if the facts allow it. Must not claim more than they do: silence is an answer.
+    fn judge(&self, case: &Case<'_>) -> Option<Finding>;
+}
+
+/// Families in the order of the catalogue; among equal findings the first wins.
+const FAMILIES: &[&[&'static dyn Rule]] =
+    &[transport::RULES, plaintext::RULES, server_name::RULES, negotiation::RULES, outcome::RULES];
+
+/// Every rule.
+pub fn all() -> impl Iterator<Item = &'static dyn Rule> {
+    FAMILIES.iter().copied().flatten().copied()
+}
+
+/// The rule with this id.
+pub fn find(id: &str) -> Option<&'static dyn Rule> {
+    all().find(|rule| rule.id() == id)
+}
+
+impl std::fmt::Debug for dyn Rule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.id())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_unique_and_snake_case() {
+        let mut seen = std::collections::BTreeSet::new();
+        for rule in all() {
+            let id = rule.id();
+            assert!(seen.insert(id), "{id} is registered twice");
+            assert!(id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'), "{id}");
+        }
+    }
+
+    #[test]
+    fn every_rule_is_documented() {
+        for rule in all() {
+            for (what, text) in
+                [("doc_short", rule.doc_short()), ("doc_long", rule.doc_long()), ("remedy", rule.remedy())]
+            {
+                assert!(text.ends_with('.'), "{}: {what} is not a sentence: {text:?}", rule.id());
+            }
+        }
+    }
+}

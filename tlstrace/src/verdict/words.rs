@@ -1,0 +1,86 @@
+//! Phrases that rules share: how long, how many, which alert.
+
+use std::time::Duration;
+
+use crate::engine::facts::{Ending, How, Reset, Role};
+use crate::tls::codepoints::AlertDescription;
+
+/// A duration as people say it: `0.3 ms`, `12 ms`, `1.5 s`.
+pub fn duration(duration: Duration) -> String {
+    let micros = duration.as_micros();
+    match micros {
+        0..10_000 => format!("{}.{} ms", micros / 1000, micros % 1000 / 100),
+        10_000..1_000_000 => format!("{} ms", micros / 1000),
+        _ => format!("{}.{} s", micros / 1_000_000, micros % 1_000_000 / 100_000),
+    }
+}
+
+/// `handshake_failure (40)`.
+pub fn alert(description: AlertDescription) -> String {
+    match description.name() {
+        Some(name) => format!("{name} ({})", description.0),
+        None => format!("alert {}", description.0),
+    }
+}
+
+/// `The server sent a FIN`.
+pub fn ending(ending: &Ending) -> String {
+    let who = side(ending.role);
+    match ending.how {
+        How::Alert(sent) => format!("{who} sent the alert {}", alert(sent.description)),
+        How::Reset(_) => format!("{who} reset the connection"),
+        How::Close => format!("{who} closed the connection"),
+    }
+}
+
+/// What a RST looked like.
+pub fn reset(reset: Reset) -> String {
+    let shape = if reset.is_active_abort() {
+        "RST,ACK with a window: the socket was closed with unread data"
+    } else if reset.ack {
+        "RST,ACK"
+    } else {
+        "bare RST"
+    };
+    if reset.hop_limit_differs {
+        format!("{shape}; its TTL differs from the server's other packets")
+    } else {
+        shape.to_owned()
+    }
+}
+
+/// `The client`.
+pub fn side(role: Role) -> &'static str {
+    match role {
+        Role::Client => "The client",
+        Role::Server => "The server",
+    }
+}
+
+/// The first few of a list, and how many more there are.
+pub fn list<T: std::fmt::Display>(items: impl IntoIterator<Item = T>, most: usize) -> String {
+    let mut items = items.into_iter();
+    let shown: Vec<_> = items.by_ref().take(most).map(|item| item.to_string()).collect();
+    match items.count() {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_two_digits_that_matter() {
+        assert_eq!(duration(Duration::from_micros(312)), "0.3 ms");
+        assert_eq!(duration(Duration::from_micros(12_345)), "12 ms");
+        assert_eq!(duration(Duration::from_millis(15_020)), "15.0 s");
+    }
+
+    #[test]
+    fn a_list_says_how_much_it_leaves_out() {
+        assert_eq!(list([1, 2, 3], 3), "1, 2, 3");
+        assert_eq!(list([1, 2, 3], 2), "1, 2 and 1 more");
+    }
+}

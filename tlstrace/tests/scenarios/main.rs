@@ -1,0 +1,179 @@
+//! Scenarios: segments in, verdict out, as data that a network engineer can read and send us.
+//!
+//! Every `*.toml` beside this file is one scenario; `wire.rs` holds the language of its steps. Each one is
+//! played as it is, cut into single bytes, with every segment doubled, and seen on two interfaces: the
+//! verdict must not depend on any of that.
+
+mod wire;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use tlstrace::engine::{Engine, Output, Settings};
+use tlstrace::verdict::Verdict;
+use tlstrace::verdict::rules;
+use wire::{Player, Variation};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Scenario {
+    /// What this shows, and where it was seen.
+    about: String,
+    /// Connections that the engine sees before, on the same listener.
+    #[serde(default)]
+    before: Vec<Connection>,
+    /// The connection that is judged.
+    steps: Vec<String>,
+    expect: Expectation,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Connection {
+    /// How often, each time from another client port.
+    #[serde(default = "once")]
+    repeat: u32,
+    /// The client's address; 10.0.0.1 unless told otherwise.
+    client: Option<std::net::IpAddr>,
+    steps: Vec<String>,
+}
+
+/// What the last verdict must say. What is not named may be anything.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Expectation {
+    /// The verdict's id; `none` if there must be no verdict.
+    verdict: String,
+    severity: Option<String>,
+    blame: Option<String>,
+    confidence: Option<String>,
+    /// Such as `server reset`; `nobody` if the connection must not have ended.
+    ended_by: Option<String>,
+    reason: Option<String>,
+    history: Option<String>,
+    server_name: Option<String>,
+    #[serde(default)]
+    evidence: Vec<String>,
+    #[serde(default)]
+    alternatives: Vec<String>,
+    #[serde(default)]
+    warnings: Vec<String>,
+    /// Parts of the summary.
+    #[serde(default)]
+    says: Vec<String>,
+}
+
+fn once() -> u32 {
+    1
+}
+
+fn scenarios() -> Vec<(PathBuf, Scenario)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    let mut paths: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .collect();
+    paths.sort();
+    paths
+        .into_iter()
+        .map(|path| {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let scenario = toml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            (path, scenario)
+        })
+        .collect()
+}
+
+/// The last verdict about the scenario's own connection.
+fn play(scenario: &Scenario, variation: Variation) -> Option<Verdict> {
+    let mut engine = Engine::new(Settings::default());
+    let mut player = Player::new(variation);
+    for connection in &scenario.before {
+        for _ in 0..connection.repeat {
+            player.connect(connection.client);
+            player.play(&connection.steps, &mut engine);
+            player.pause(&mut engine);
+        }
+    }
+    while engine.poll_output().is_some() {}
+    player.connect(None);
+    player.play(&scenario.steps, &mut engine);
+    engine.finish();
+    let mut last = None;
+    while let Some(output) = engine.poll_output() {
+        let Output::Verdict(verdict) = output;
+        if verdict.facts.client().address == player.client() || verdict.facts.server().address == player.client() {
+            last = Some(*verdict);
+        }
+    }
+    last
+}
+
+fn check(expect: &Expectation, verdict: Option<&Verdict>) -> Result<(), String> {
+    let Some(verdict) = verdict else {
+        return if expect.verdict == "none" { Ok(()) } else { Err("gave no verdict".to_owned()) };
+    };
+    let ended_by = verdict
+        .ended_by
+        .map_or("nobody".to_owned(), |ended| format!("{} {}", ended.side.as_str(), ended.how));
+    let history = verdict.facts.history.as_str();
+    let name = verdict.facts.server_name();
+    let mut problems = Vec::new();
+    let mut compare = |what: &str, want: Option<&str>, got: Option<&str>| {
+        if want.is_some() && want != got {
+            problems.push(format!("{what} is {got:?}, not {want:?}"));
+        }
+    };
+    compare("verdict", Some(&expect.verdict), Some(verdict.id));
+    compare("severity", expect.severity.as_deref(), Some(verdict.severity.as_str()));
+    compare("blame", expect.blame.as_deref(), Some(verdict.blame.as_str()));
+    compare("confidence", expect.confidence.as_deref(), Some(verdict.confidence.as_str()));
+    compare("ended_by", expect.ended_by.as_deref(), Some(&ended_by));
+    compare("reason", expect.reason.as_deref(), verdict.reason);
+    compare("history", expect.history.as_deref(), Some(history));
+    compare("server_name", expect.server_name.as_deref(), name.as_deref());
+    let mut contains = |what: &str, want: &[String], got: Vec<&str>| {
+        for want in want {
+            if !got.contains(&want.as_str()) {
+                problems.push(format!("{what} {want:?} is missing among {got:?}"));
+            }
+        }
+    };
+    contains("evidence", &expect.evidence, verdict.evidence.iter().map(|e| e.fact).collect());
+    contains("alternative", &expect.alternatives, verdict.alternatives.iter().map(|a| a.verdict).collect());
+    contains("warning", &expect.warnings, verdict.warnings.iter().map(|w| w.fact).collect());
+    for part in &expect.says {
+        if !verdict.summary.contains(part.as_str()) {
+            problems.push(format!("the summary lacks {part:?}"));
+        }
+    }
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("{}\n      {} [{history}]", problems.join("; "), verdict.summary))
+    }
+}
+
+#[test]
+fn every_scenario_gives_its_verdict_however_it_is_cut_and_repeated() {
+    let mut failures = Vec::new();
+    for (path, scenario) in scenarios() {
+        for variation in Variation::ALL {
+            if let Err(problem) = check(&scenario.expect, play(&scenario, variation).as_ref()) {
+                let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+                failures.push(format!("{name} ({variation:?}): {problem}\n      {}", scenario.about));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "\n  {}", failures.join("\n  "));
+}
+
+#[test]
+fn every_rule_has_a_scenario() {
+    let covered: BTreeSet<String> =
+        scenarios().into_iter().map(|(_, scenario)| scenario.expect.verdict).collect();
+    let missing: Vec<_> = rules::all().map(rules::Rule::id).filter(|id| !covered.contains(*id)).collect();
+    assert!(missing.is_empty(), "no scenario expects {missing:?}");
+}
