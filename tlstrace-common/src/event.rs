@@ -109,8 +109,6 @@ impl Notes {
     pub const RETRANSMISSION: u8 = 0x04;
     /// The first bytes of this direction of the stream are not TLS.
     pub const NOT_TLS: u8 = 0x08;
-    /// Events of this connection were lost before this one: the ring was full.
-    pub const LOSS_BEFORE: u8 = 0x20;
     /// This is the last event of this direction until a FIN or RST: the program has seen enough.
     pub const LAST: u8 = 0x10;
     /// An earlier event of this flow was lost because the ring was full.
