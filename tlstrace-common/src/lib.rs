@@ -11,6 +11,7 @@
 )]
 
 pub mod config;
+pub mod encapsulation;
 pub mod event;
 pub mod flow;
 pub mod framing;

@@ -3,6 +3,8 @@
 //!
 //! The kernel selects, userspace decides: see `ARCHITECTURE.md`.
 
+pub mod capture;
+pub mod command;
 pub mod engine;
 pub mod sink;
 pub mod tls;

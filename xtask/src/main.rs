@@ -1,6 +1,7 @@
 //! tlstrace's own chores, one subcommand a file.
 
 mod cargo;
+mod conformance;
 mod demo;
 mod ebpf;
 mod privilege;
@@ -14,6 +15,7 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "cargo xtask", about)]
 enum Task {
+    Conformance(conformance::Args),
     Demo(demo::Args),
     Ebpf(ebpf::Args),
     Test(test::Args),
@@ -21,6 +23,7 @@ enum Task {
 
 fn main() -> Result<ExitCode> {
     match Task::parse() {
+        Task::Conformance(args) => conformance::run(&args)?,
         Task::Demo(args) => demo::run(&args)?,
         Task::Ebpf(args) => ebpf::run(&args)?,
         Task::Test(_) => return test::run(),

@@ -502,3 +502,285 @@ impl fmt::Display for ServerName {
         f.pad(&self.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::tls::testing::{self, body, client_hello_with};
+
+    fn decode(body: &[u8]) -> ClientHello {
+        ClientHello::decode(body).complete().unwrap()
+    }
+
+    fn names<T: ToString>(values: &[T]) -> Vec<String> {
+        values.iter().map(T::to_string).collect()
+    }
+
+    #[test]
+    fn a_post_quantum_hello_of_chrome_is_read_in_full() {
+        let message = testing::client_hello_chrome();
+        let hello = decode(body(&message));
+        assert_eq!(hello.legacy_version, ProtocolVersion::TLS1_2);
+        assert_eq!(hello.session_id_len, 32);
+        assert_eq!(hello.length as usize, message.len());
+        assert_eq!(hello.server_name.as_ref().unwrap().as_str(), "clients2.google.com");
+        assert_eq!(hello.supported_versions.len(), 3);
+        assert!(hello.supported_versions[0].is_grease());
+        assert_eq!(names(&hello.offered_versions()), ["1.3", "1.2"]);
+        assert_eq!(hello.max_version(), ProtocolVersion::TLS1_3);
+        assert!(hello.cipher_suites[0].is_grease());
+        assert_eq!(hello.cipher_suites[1].name(), Some("TLS_AES_128_GCM_SHA256"));
+        assert_eq!(hello.cipher_suites.len(), 16);
+        assert_eq!(
+            names(&hello.supported_groups[1..]),
+            ["X25519MLKEM768", "x25519", "secp256r1", "secp384r1"]
+        );
+        let shares: Vec<_> = hello.key_shares[1..].iter().map(|share| (share.group, share.len)).collect();
+        assert_eq!(shares, [(NamedGroup::X25519MLKEM768, 1216), (NamedGroup::X25519, 32)]);
+        assert_eq!(names(&hello.signature_schemes)[..2], ["ecdsa_secp256r1_sha256", "rsa_pss_rsae_sha256"]);
+        assert_eq!(hello.alpn, [Box::from(*b"h2"), Box::from(*b"http/1.1")] as [Box<[u8]>; 2]);
+        assert_eq!(hello.ec_point_formats, [0]);
+        assert_eq!(hello.psk_modes, [1]);
+        assert_eq!(hello.compress_certificate, [2]);
+        assert!(hello.encrypted_client_hello && hello.extended_master_secret && hello.status_request);
+        assert!(hello.renegotiation_info && !hello.has_renegotiation_scsv());
+        assert_eq!(hello.session_ticket_len, Some(0));
+        assert_eq!(hello.extensions.len(), 18);
+        assert_eq!(hello.problems, []);
+    }
+
+    #[test]
+    fn a_resumption_with_early_data_shows_counts_and_nothing_of_the_ticket() {
+        let message = testing::client_hello_early_data();
+        let hello = decode(body(&message));
+        assert!(hello.early_data);
+        assert_eq!(hello.psk_identities, 1);
+        assert_eq!(hello.psk_modes, [1]);
+        assert!(hello.has_renegotiation_scsv() && !hello.has_fallback_scsv());
+        assert_eq!(hello.problems, []);
+    }
+
+    #[test]
+    fn padding_and_post_handshake_authentication_of_curl_are_seen() {
+        let hello = decode(body(&testing::client_hello_curl()));
+        assert!(hello.post_handshake_auth);
+        assert!(hello.padding_len.is_some_and(|len| len > 0));
+    }
+
+    #[test]
+    fn every_prefix_of_a_hello_is_incomplete_and_shows_what_it_has() {
+        for message in [
+            testing::client_hello_chrome(),
+            testing::client_hello_curl(),
+            testing::client_hello_early_data(),
+            testing::client_hello_go(),
+        ] {
+            let whole = decode(body(&message));
+            for len in 0..body(&message).len() {
+                let prefix = &body(&message)[..len];
+                // A hello may also end before its extensions.
+                if let Some(hello) = ClientHello::decode(prefix).complete() {
+                    assert_eq!(hello.cipher_suites, whole.cipher_suites);
+                    assert_eq!(hello.extensions, []);
+                    continue;
+                }
+                assert_eq!(ClientHello::decode(prefix), Decoded::Incomplete, "{len} bytes");
+                if let Some(part) = ClientHello::decode_truncated(prefix) {
+                    assert!(part.is_truncated());
+                    assert_eq!(part.problems, [Problem::Truncated], "{len} bytes");
+                    assert_eq!(part.cipher_suites, whole.cipher_suites);
+                    assert!(whole.extensions.starts_with(&part.extensions), "{len} bytes");
+                    assert!(part.server_name.is_none() || part.server_name == whole.server_name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_hello_without_extensions_is_whole() {
+        let mut bare = client_hello_with(&[]);
+        bare.truncate(bare.len() - 2);
+        let hello = decode(&bare);
+        assert_eq!((hello.extensions.len(), hello.problems.len()), (0, 0));
+        assert!(hello.server_name.is_none());
+    }
+
+    #[test]
+    fn one_broken_extension_leaves_the_others_alone() {
+        let sni = b"\0\x06\0\0\x03a.b";
+        let alpn = b"\0\x03\x02h2";
+        for (kind, broken) in [
+            (10, &b"\0\x05\0\x1d\0\x17"[..]),
+            (13, b"\0"),
+            (43, b"\x07\x03\x04"),
+            (51, b"\0\x06\0\x1d\0\xff\x01\x02"),
+            (41, b""),
+            (11, b"\x09\0"),
+            (45, b""),
+            (28, b"\x40"),
+            (27, b"\x03\0\x02\0"),
+            (23, b"surprise"),
+        ] {
+            let hello = decode(&client_hello_with(&[(0, sni), (kind, broken), (16, alpn)]));
+            assert_eq!(hello.problems, [Problem::BrokenExtension(ExtensionType(kind))]);
+            assert_eq!(hello.server_name.unwrap().as_str(), "a.b");
+            assert_eq!(hello.alpn.len(), 1);
+            assert_eq!(hello.extensions.len(), 3);
+        }
+    }
+
+    #[test]
+    fn what_a_broken_list_begins_with_still_counts() {
+        let hello = decode(&client_hello_with(&[
+            (10, b"\0\x09\0\x1d\0\x17"),
+            (51, b"\0\x09\0\x1d\0\x01x\0\x17\xff\xff"),
+        ]));
+        assert_eq!(hello.supported_groups, [NamedGroup::X25519, NamedGroup::SECP256R1]);
+        assert_eq!(hello.key_shares, [KeyShare { group: NamedGroup::X25519, len: 1 }]);
+        assert_eq!(hello.problems.len(), 2);
+    }
+
+    #[test]
+    fn an_extension_that_overruns_the_list_is_named_and_the_rest_stands() {
+        let mut hello = client_hello_with(&[(23, b""), (0, b"\0\x06\0\0\x03a.b")]);
+        let at = hello.len() - 10;
+        hello[at] = 0xff;
+        let hello = decode(&hello);
+        assert!(hello.extended_master_secret);
+        assert_eq!(hello.extensions, [ExtensionType::EXTENDED_MASTER_SECRET, ExtensionType::SERVER_NAME]);
+        assert_eq!(hello.problems, [Problem::BrokenExtensionList]);
+        assert!(!hello.is_truncated());
+    }
+
+    #[test]
+    fn the_first_of_two_extensions_of_a_kind_counts() {
+        let hello = decode(&client_hello_with(&[(0, b"\0\x06\0\0\x03a.b"), (0, b"\0\x06\0\0\x03c.d")]));
+        assert_eq!(hello.server_name.unwrap().as_str(), "a.b");
+        assert_eq!(hello.problems, [Problem::DuplicateExtension(ExtensionType::SERVER_NAME)]);
+    }
+
+    #[test]
+    fn thousands_of_duplicates_are_not_remembered() {
+        let many = vec![(23, &b""[..]); 16_000];
+        let hello = decode(&client_hello_with(&many));
+        assert!(hello.problems.len() <= 16);
+    }
+
+    #[test]
+    fn bytes_after_the_extensions_are_noted() {
+        let mut hello = client_hello_with(&[(23, b"")]);
+        hello.push(0);
+        assert_eq!(decode(&hello).problems, [Problem::TrailingBytes]);
+    }
+
+    #[test]
+    fn a_session_id_of_more_than_32_bytes_is_malformed() {
+        let mut hello = client_hello_with(&[]);
+        hello[34] = 33;
+        assert_eq!(ClientHello::decode(&hello), Decoded::Malformed);
+    }
+
+    #[test]
+    fn grease_is_exactly_the_sixteen_values_of_rfc_8701() {
+        let grease: Vec<u16> = (0..=u16::MAX).filter(|&value| CipherSuite(value).is_grease()).collect();
+        assert_eq!(grease.len(), 16);
+        assert!(grease.contains(&0x0a0a) && grease.contains(&0xfafa));
+        // tls-parser's mask takes this extension for GREASE; it must not matter here.
+        let hello = decode(&client_hello_with(&[(0x1a2a, b"x"), (23, b"")]));
+        assert_eq!(hello.extensions[0], ExtensionType(0x1a2a));
+        assert!(hello.extended_master_secret);
+    }
+
+    #[test]
+    fn versions_on_offer_come_from_the_extension_or_reach_up_to_the_version_field() {
+        let modern = decode(&client_hello_with(&[(43, &[6, 0x1a, 0x1a, 3, 4, 3, 3])]));
+        assert!(modern.offers(ProtocolVersion::TLS1_3) && modern.offers(ProtocolVersion::TLS1_2));
+        assert!(!modern.offers(ProtocolVersion::TLS1_1) && !modern.offers(ProtocolVersion(0x1a1a)));
+
+        let old = decode(&client_hello_with(&[]));
+        assert_eq!(old.offered_versions(), [ProtocolVersion::TLS1_2]);
+        assert!(old.offers(ProtocolVersion::TLS1_0) && !old.offers(ProtocolVersion::TLS1_3));
+
+        let draft = decode(&client_hello_with(&[(43, &[4, 0x7f, 0x1c, 3, 3])]));
+        assert_eq!(draft.max_version(), ProtocolVersion(0x7f1c));
+
+        let mut beyond = client_hello_with(&[]);
+        beyond[1] = 4;
+        assert_eq!(decode(&beyond).max_version(), ProtocolVersion::TLS1_2);
+    }
+
+    #[test]
+    fn an_ssl_v2_hello_shows_the_version_and_the_tls_suites_it_offers() {
+        let mut hello = vec![0x80, 0, 1, 3, 1, 0, 9, 0, 0, 0, 16];
+        hello.extend([0, 0, 0x39, 7, 0, 0xc0, 0, 0, 0x2f]);
+        hello.extend([0x22; 16]);
+        hello[1] = u8::try_from(hello.len() - 2).unwrap();
+        let decoded = ClientHello::decode_ssl_v2(&hello).complete().unwrap();
+        assert_eq!(decoded.cipher_suites, [CipherSuite(0x0039), CipherSuite(0x002f)]);
+        assert_eq!(decoded.max_version(), ProtocolVersion::TLS1_0);
+        assert!(decoded.ssl_v2 && decoded.offers(ProtocolVersion::SSL2));
+        assert_eq!(decoded.session_id_len, 0);
+        for len in 0..hello.len() {
+            assert_eq!(ClientHello::decode_ssl_v2(&hello[..len]), Decoded::Incomplete, "{len} bytes");
+        }
+        hello[6] = 8;
+        assert_eq!(ClientHello::decode_ssl_v2(&hello), Decoded::Malformed, "suites of 8 bytes");
+    }
+
+    #[test]
+    fn a_server_name_is_printed_without_loss_and_without_control_characters() {
+        let name = ServerName::new(b"a\\b\x1b[31m\xff.example");
+        assert_eq!(name.as_str(), "a\\x5cb\\x1b[31m\\xff.example");
+        assert_eq!(ServerName::new(b"plain.example").as_str(), "plain.example");
+        let long = ServerName::new(&[b'a'; 10_000]);
+        assert_eq!((long.as_bytes().len(), long.sent_len()), (255, 10_000));
+    }
+
+    #[test]
+    fn addresses_are_told_from_names() {
+        for address in ["192.0.2.1", "2001:db8::1", "[2001:db8::1]"] {
+            assert!(ServerName::new(address.as_bytes()).is_ip_literal(), "{address}");
+        }
+        for name in ["example.com", "1.2.3", "1.2.3.4.example", "[192.0.2.1]"] {
+            assert!(!ServerName::new(name.as_bytes()).is_ip_literal(), "{name}");
+        }
+    }
+
+    #[test]
+    fn session_ids_can_be_compared_and_not_read() {
+        let id = SessionId::new(&[7; 32]);
+        assert_eq!(id, SessionId::new(&[7; 32]));
+        assert_ne!(id, SessionId::new(&[8; 32]));
+        assert_ne!(SessionId::new(&[0; 4]), SessionId::new(&[0; 5]));
+        assert!(SessionId::default().len == 0 && SessionId::new(&[]).is_empty());
+        assert_eq!(format!("{id:?}"), "SessionId(32 bytes)");
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = ClientHello::decode(&bytes);
+            let _ = ClientHello::decode_truncated(&bytes);
+            let _ = ClientHello::decode_ssl_v2(&bytes);
+        }
+
+        #[test]
+        fn a_hello_with_any_byte_changed_never_panics(at in 0usize..1720, to in any::<u8>()) {
+            let mut message = testing::client_hello_chrome();
+            message[4 + at] = to;
+            let _ = ClientHello::decode(body(&message));
+        }
+
+        #[test]
+        fn arbitrary_extensions_never_hide_a_later_one(
+            kind in (0u16..66).prop_filter("not what is looked for", |&kind| kind != 16),
+            content in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let hello = decode(&client_hello_with(&[(kind, &content), (16, b"\0\x03\x02h2")]));
+            prop_assert_eq!(&*hello.alpn[0], b"h2");
+            prop_assert_eq!(hello.extensions.len(), 2);
+        }
+    }
+}

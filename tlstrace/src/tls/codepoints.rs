@@ -555,3 +555,89 @@ impl CipherSuite {
         TlsCipherSuite::from_id(self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registered_values_have_their_iana_name_and_others_their_number() {
+        assert_eq!(CipherSuite(0xc02f).to_string(), "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256");
+        assert_eq!(CipherSuite(0xc105).to_string(), "TLS_GOSTR341112_256_WITH_KUZNYECHIK_MGM_S");
+        assert_eq!(CipherSuite::FALLBACK_SCSV.to_string(), "TLS_FALLBACK_SCSV");
+        assert_eq!(CipherSuite(0x0a0b).to_string(), "0x0a0b");
+        assert_eq!(NamedGroup(0x11ec).to_string(), "X25519MLKEM768");
+        assert_eq!(NamedGroup(0x11eb).to_string(), "SecP256r1MLKEM768");
+        assert_eq!(SignatureScheme(0x0905).to_string(), "mldsa65");
+        assert_eq!(SignatureScheme(0x0202).to_string(), "dsa_sha1");
+        assert_eq!(SignatureScheme(0x0403).to_string(), "ecdsa_secp256r1_sha256");
+        assert_eq!(ExtensionType(0xfe0d).to_string(), "encrypted_client_hello");
+        assert_eq!(ProtocolVersion(0x0304).to_string(), "1.3");
+        assert_eq!(ProtocolVersion(0x7f1c).to_string(), "0x7f1c");
+        assert_eq!(AlertDescription(117).to_string(), "general_error");
+        assert_eq!(AlertDescription(121).to_string(), "ech_required");
+        assert_eq!(AlertDescription(200).to_string(), "200");
+        assert_eq!(format!("{:>6}", NamedGroup::X25519), "x25519");
+        assert_eq!(format!("{:>8}|", ProtocolVersion::TLS1_3), "     1.3|");
+    }
+
+    #[test]
+    fn suites_say_how_they_exchange_keys_and_authenticate() {
+        use Authentication as A;
+        use KeyExchange as K;
+        for (suite, key_exchange, authentication) in [
+            (0x1301, K::Any, A::Any),
+            (0xc02f, K::Ecdhe, A::Rsa),
+            (0xc02b, K::Ecdhe, A::Ecdsa),
+            (0x009e, K::Dhe, A::Rsa),
+            (0x0032, K::Dhe, A::Dss),
+            (0x002f, K::Rsa, A::Rsa),
+            (0xc004, K::Ecdh, A::Ecdsa),
+            (0x0034, K::Dhe, A::Anon),
+            (0xc018, K::Ecdhe, A::Anon),
+            (0x008c, K::Psk, A::Psk),
+            (0x00aa, K::Dhe, A::Psk),
+            (0xc0aa, K::Dhe, A::Psk),
+        ] {
+            let suite = CipherSuite(suite);
+            assert_eq!(suite.key_exchange(), Some(key_exchange), "{suite}");
+            assert_eq!(suite.authentication(), Some(authentication), "{suite}");
+        }
+        for not_a_suite in
+            [CipherSuite::EMPTY_RENEGOTIATION_INFO_SCSV, CipherSuite(0x1a1a), CipherSuite(0xffff)]
+        {
+            assert_eq!(not_a_suite.key_exchange(), None);
+            assert_eq!(not_a_suite.authentication(), None);
+        }
+        assert!(CipherSuite::EMPTY_RENEGOTIATION_INFO_SCSV.is_signaling());
+    }
+
+    #[test]
+    fn sizes_of_finished_and_of_tags_follow_the_suite() {
+        for (suite, hash_len, tag_len) in [
+            (0x1301, Some(32), Some(16)),
+            (0x1302, Some(48), Some(16)),
+            (0x1303, Some(32), Some(16)),
+            (0x1304, Some(32), Some(16)),
+            (0x1305, Some(32), Some(8)),
+            (0x1306, Some(64), Some(16)),
+            (0xc0b5, Some(48), Some(48)),
+            (0xc030, None, Some(16)),
+            (0xc0ae, None, Some(8)),
+            (0xc014, None, None),
+            (0x0a0a, None, None),
+        ] {
+            let suite = CipherSuite(suite);
+            assert_eq!((suite.hash_len(), suite.tag_len()), (hash_len, tag_len), "{suite}");
+        }
+    }
+
+    #[test]
+    fn only_tls_1_3_and_its_drafts_are_tls_1_3() {
+        let versions: Vec<u16> = [0x0002, 0x0303, 0x0304, 0x0305, 0x7f1c, 0x1a1a]
+            .into_iter()
+            .filter(|&v| ProtocolVersion(v).is_tls13())
+            .collect();
+        assert_eq!(versions, [0x0304, 0x7f1c]);
+    }
+}

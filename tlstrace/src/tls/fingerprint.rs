@@ -146,3 +146,64 @@ fn push_hex(text: &mut String, bytes: &[u8]) {
 fn hex_digit(nibble: u8) -> char {
     char::from_digit(u32::from(nibble & 0x0f), 16).unwrap_or('0')
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::testing::{self, body, client_hello_with};
+
+    fn decode(body: &[u8]) -> ClientHello {
+        ClientHello::decode(body).complete().unwrap()
+    }
+
+    #[test]
+    fn fingerprints_are_those_that_other_tools_give_for_the_same_hello() {
+        // JA3 as tshark 4.0 prints it, JA4 worked out by an independent script from the specification.
+        let chrome = decode(body(&testing::client_hello_chrome()));
+        assert_eq!(
+            ja3_string(&chrome),
+            "771,4865-4866-4867-49195-49199-49196-49200-52393-52392-49171-49172-156-157-47-53,\
+             13-18-45-27-65037-43-51-0-11-35-5-23-16-10-65281-17513,4588-29-23-24,0"
+        );
+        assert_eq!(ja3(&chrome), "35708a08e7be9f7aa5bce7f2d5c1cecb");
+        assert_eq!(ja4(&chrome), "t13d1516h2_8daaf6152771_02713d6af862");
+        let curl = decode(body(&testing::client_hello_curl()));
+        assert_eq!(ja3(&curl), "89dfc51e72bdcb94e4ba4622588002b1");
+        assert_eq!(ja4(&curl), "t13d0412h2_16476d049b0b_85302d7e289e");
+    }
+
+    #[test]
+    fn ja4_takes_the_protocol_from_its_hexadecimal_form_if_it_is_not_alphanumeric() {
+        let alpn = |protocol: &[u8]| {
+            let len = u8::try_from(protocol.len()).unwrap();
+            let list = [&[0, len + 1, len], protocol].concat();
+            ja4(&decode(&client_hello_with(&[(16, &list)])))[8..10].to_owned()
+        };
+        assert_eq!(alpn(b"h2"), "h2");
+        assert_eq!(alpn(b"http/1.1"), "h1");
+        assert_eq!(alpn(b"x"), "xx");
+        // The examples of the specification.
+        assert_eq!(alpn(&[0xab]), "ab");
+        assert_eq!(alpn(&[0xab, 0xcd]), "ad");
+        assert_eq!(alpn(&[0x30, 0xab]), "3b");
+        assert_eq!(alpn(&[0x30, 0x31, 0xab, 0xcd]), "3d");
+        assert_eq!(alpn(&[0x30, 0xab, 0xcd, 0x31]), "01");
+    }
+
+    #[test]
+    fn ja4_has_zeros_where_there_is_nothing_to_hash() {
+        let mut bare = client_hello_with(&[]);
+        bare.truncate(bare.len() - 2);
+        let hello = ClientHello { cipher_suites: Vec::new(), ..decode(&bare) };
+        assert_eq!(ja4(&hello), "t12i000000_000000000000_000000000000");
+        assert_eq!(ja3_string(&hello), "771,,,,");
+    }
+
+    #[test]
+    fn grease_and_order_make_no_difference_to_ja4_but_order_does_to_ja3() {
+        let one = decode(&client_hello_with(&[(0x2a2a, b""), (23, b""), (35, b"")]));
+        let other = decode(&client_hello_with(&[(35, b""), (23, b""), (0x9a9a, b"")]));
+        assert_eq!(ja4(&one), ja4(&other));
+        assert_ne!(ja3(&one), ja3(&other));
+    }
+}

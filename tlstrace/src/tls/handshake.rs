@@ -274,3 +274,134 @@ fn bits(number: &[u8]) -> Option<u16> {
 fn len_u32(bytes: &[u8]) -> u32 {
     u32::try_from(bytes.len()).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::tls::testing::{self, body};
+
+    const ECDHE_RSA: Selection =
+        Selection { version: ProtocolVersion::TLS1_2, cipher_suite: CipherSuite(0xc030) };
+
+    fn decode(kind: HandshakeType, body: &[u8], selection: Option<Selection>) -> Decoded<Message> {
+        Message::decode(kind, body, selection, &mut CertificateCache::new())
+    }
+
+    #[test]
+    fn a_header_is_a_type_and_three_bytes_of_length() {
+        let header = MessageHeader { kind: HandshakeType::CERTIFICATE, length: 0x01_02_03 };
+        assert_eq!(MessageHeader::decode(&[11, 1, 2, 3, 99]), Decoded::Complete(header));
+        assert_eq!(MessageHeader::decode(&[11, 1, 2]), Decoded::Incomplete);
+    }
+
+    #[test]
+    fn a_certificate_request_names_types_algorithms_and_authorities() {
+        let message = testing::certificate_request();
+        let Decoded::Complete(Message::CertificateRequest(request)) =
+            decode(HandshakeType::CERTIFICATE_REQUEST, body(&message), Some(ECDHE_RSA))
+        else {
+            panic!("not decoded")
+        };
+        assert_eq!(request.certificate_types, [1, 2, 64]);
+        assert_eq!(request.signature_schemes[0].name(), Some("ecdsa_secp256r1_sha256"));
+        assert_eq!(request.signature_schemes.last().unwrap().name(), Some("dsa_sha512"));
+        assert_eq!(request.authorities, [Box::from("CN=Lab Root")]);
+        assert_eq!(request.authority_count, 1);
+    }
+
+    #[test]
+    fn a_certificate_request_of_tls_1_1_has_no_algorithms() {
+        let old = Selection { version: ProtocolVersion::TLS1_1, ..ECDHE_RSA };
+        let Decoded::Complete(Message::CertificateRequest(request)) =
+            decode(HandshakeType::CERTIFICATE_REQUEST, &[1, 1, 0, 0], Some(old))
+        else {
+            panic!("not decoded")
+        };
+        assert_eq!((request.certificate_types, request.signature_schemes.len()), (vec![1], 0));
+    }
+
+    #[test]
+    fn a_server_key_exchange_shows_group_and_scheme_for_the_suite_that_was_selected() {
+        let message = testing::server_key_exchange();
+        let expected = ServerKeyExchange {
+            group: Some(NamedGroup::X25519),
+            dh_bits: None,
+            scheme: Some(SignatureScheme::RSA_PSS_RSAE_SHA256),
+        };
+        assert_eq!(
+            decode(HandshakeType::SERVER_KEY_EXCHANGE, body(&message), Some(ECDHE_RSA)),
+            Decoded::Complete(Message::ServerKeyExchange(expected))
+        );
+        // Without the ServerHello the same bytes mean nothing.
+        assert_eq!(
+            decode(HandshakeType::SERVER_KEY_EXCHANGE, body(&message), None),
+            Decoded::Complete(Message::ServerKeyExchange(ServerKeyExchange::default()))
+        );
+    }
+
+    #[test]
+    fn a_finite_field_exchange_shows_the_size_of_its_prime() {
+        let dhe = Selection { version: ProtocolVersion::TLS1_0, cipher_suite: CipherSuite(0x0033) };
+        let mut params = vec![0, 129, 0];
+        params.extend([0xff; 128]);
+        params.extend([0, 1, 2, 0, 1, 9]);
+        let expected = ServerKeyExchange { dh_bits: Some(1024), ..ServerKeyExchange::default() };
+        assert_eq!(
+            decode(HandshakeType::SERVER_KEY_EXCHANGE, &params, Some(dhe)),
+            Decoded::Complete(Message::ServerKeyExchange(expected))
+        );
+    }
+
+    #[test]
+    fn tickets_and_empty_messages_show_their_length_and_nothing_else() {
+        let message = testing::new_session_ticket();
+        assert_eq!(
+            decode(HandshakeType::NEW_SESSION_TICKET, body(&message), Some(ECDHE_RSA)),
+            Decoded::Complete(Message::NewSessionTicket { len: 208 })
+        );
+        assert_eq!(
+            decode(HandshakeType::SERVER_HELLO_DONE, &[], Some(ECDHE_RSA)),
+            Decoded::Complete(Message::ServerHelloDone)
+        );
+        assert_eq!(decode(HandshakeType::SERVER_HELLO_DONE, &[0], Some(ECDHE_RSA)), Decoded::Malformed);
+        assert_eq!(
+            decode(HandshakeType(99), b"anything", None),
+            Decoded::Complete(Message::Other(HandshakeType(99)))
+        );
+    }
+
+    #[test]
+    fn every_prefix_of_every_message_is_incomplete_or_malformed() {
+        for (kind, message) in [
+            (HandshakeType::CERTIFICATE, testing::certificate_chain()),
+            (HandshakeType::CERTIFICATE_REQUEST, testing::certificate_request()),
+            (HandshakeType::SERVER_KEY_EXCHANGE, testing::server_key_exchange()[..44].to_vec()),
+            (HandshakeType::NEW_SESSION_TICKET, testing::new_session_ticket()),
+        ] {
+            let is_partial = kind == HandshakeType::SERVER_KEY_EXCHANGE;
+            for len in 0..body(&message).len() {
+                match decode(kind, &body(&message)[..len], Some(ECDHE_RSA)) {
+                    // Its signature is not looked at.
+                    Decoded::Complete(_) => assert!(is_partial && len > 35, "{kind} of {len} bytes"),
+                    Decoded::Incomplete | Decoded::Malformed => {}
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bodies_never_panic(
+            kind in prop_oneof![0u8..30, any::<u8>()],
+            version in prop_oneof![Just(0x0300u16), Just(0x0301), Just(0x0303), Just(0x0304), any::<u16>()],
+            suite in any::<u16>(),
+            bytes in prop::collection::vec(any::<u8>(), 0..120),
+        ) {
+            let selection = Selection { version: ProtocolVersion(version), cipher_suite: CipherSuite(suite) };
+            let _ = decode(HandshakeType(kind), &bytes, Some(selection));
+            let _ = decode(HandshakeType(kind), &bytes, None);
+        }
+    }
+}

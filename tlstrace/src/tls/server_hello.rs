@@ -203,3 +203,118 @@ const HELLO_RETRY_REQUEST: [u8; 32] = [
     0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c, 0x02, 0x1e, 0x65, 0xb8, 0x91, 0xc2,
     0xa2, 0x11, 0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
 ];
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::tls::{
+        client_hello::ClientHello,
+        testing::{self, body, server_hello_with},
+    };
+
+    fn decode(body: &[u8]) -> ServerHello {
+        ServerHello::decode(body).complete().unwrap()
+    }
+
+    #[test]
+    fn tls_1_3_is_selected_by_extension_and_echoes_the_session_id() {
+        let hello = decode(body(&testing::server_hello_tls13()));
+        assert_eq!((hello.legacy_version, hello.version), (ProtocolVersion::TLS1_2, ProtocolVersion::TLS1_3));
+        assert_eq!(hello.cipher_suite.name(), Some("TLS_AES_256_GCM_SHA384"));
+        assert_eq!(hello.group, Some(NamedGroup::X25519));
+        assert!(!hello.is_hello_retry_request && !hello.psk_selected);
+        assert_eq!(hello.downgrade, None);
+        let client = ClientHello::decode(body(&testing::client_hello_curl())).complete().unwrap();
+        assert_eq!(hello.session_id, client.session_id);
+    }
+
+    #[test]
+    fn tls_1_2_shows_its_extensions_in_the_clear() {
+        let hello = decode(body(&testing::server_hello_tls12()));
+        assert_eq!(hello.version, ProtocolVersion::TLS1_2);
+        assert_eq!(hello.cipher_suite.name(), Some("TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384"));
+        assert!(hello.renegotiation_info && hello.extended_master_secret && !hello.session_ticket);
+        assert_eq!((hello.group, hello.compression), (None, 0));
+        assert_eq!(hello.problems, []);
+    }
+
+    #[test]
+    fn a_hello_retry_request_asks_for_a_group() {
+        let hello = decode(body(&testing::hello_retry_request()));
+        assert!(hello.is_hello_retry_request);
+        assert_eq!(hello.version, ProtocolVersion::TLS1_3);
+        assert_eq!(hello.group, Some(NamedGroup::SECP384R1));
+        assert_eq!(hello.problems, []);
+    }
+
+    #[test]
+    fn a_downgrade_is_seen_below_tls_1_3_only() {
+        let hello = decode(body(&testing::server_hello_downgrade()));
+        assert_eq!(hello.downgrade, Some(Downgrade::To12));
+        let mut random = [0; 32];
+        random[24..].copy_from_slice(b"DOWNGRD\0");
+        assert_eq!(decode(&server_hello_with(random, &[])).downgrade, Some(Downgrade::ToOlder));
+        assert_eq!(decode(&server_hello_with(random, &[(43, &[3, 4])])).downgrade, None);
+    }
+
+    #[test]
+    fn extensions_21_and_22_are_told_apart() {
+        let hello = decode(&server_hello_with([0; 32], &[(22, b""), (16, b"\0\x03\x02h2"), (41, &[0, 0])]));
+        assert!(hello.encrypt_then_mac && hello.psk_selected);
+        assert_eq!(hello.alpn.as_deref(), Some(&b"h2"[..]));
+        assert_eq!(hello.problems, []);
+        assert!(!decode(&server_hello_with([0; 32], &[(21, b"")])).encrypt_then_mac);
+    }
+
+    #[test]
+    fn one_broken_extension_leaves_the_others_alone() {
+        let hello = decode(&server_hello_with([0; 32], &[(16, b"\0\x09\x02h2"), (23, b""), (43, &[3])]));
+        assert!(hello.extended_master_secret);
+        assert_eq!(hello.version, ProtocolVersion::TLS1_2);
+        assert_eq!(hello.problems.len(), 2);
+    }
+
+    #[test]
+    fn every_prefix_is_incomplete_or_ends_before_the_extensions() {
+        for message in [
+            testing::server_hello_tls12(),
+            testing::server_hello_tls13(),
+            testing::server_hello_downgrade(),
+            testing::hello_retry_request(),
+        ] {
+            for len in 0..body(&message).len() {
+                match ServerHello::decode(&body(&message)[..len]) {
+                    Decoded::Complete(hello) => assert_eq!(hello.extensions, [], "{len} bytes"),
+                    other => assert_eq!(other, Decoded::Incomplete, "{len} bytes"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn drafts_of_tls_1_3_have_no_session_id() {
+        let mut draft = vec![0x7f, 0x12];
+        draft.extend([0xaa; 32]);
+        draft.extend([0x13, 0x01, 0, 9, 0, 40, 0, 5, 0, 0x1d, 0, 1, 0x55]);
+        let hello = decode(&draft);
+        assert_eq!(hello.version, ProtocolVersion(0x7f12));
+        assert_eq!(hello.cipher_suite, CipherSuite(0x1301));
+        assert_eq!(hello.group, Some(NamedGroup::X25519));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = ServerHello::decode(&bytes);
+        }
+
+        #[test]
+        fn a_hello_with_any_byte_changed_never_panics(at in 0usize..118, to in any::<u8>()) {
+            let mut message = testing::server_hello_tls13();
+            message[4 + at] = to;
+            let _ = ServerHello::decode(body(&message));
+        }
+    }
+}

@@ -537,3 +537,230 @@ fn serial_text(serial: &[u8]) -> Box<str> {
 fn length_of(der: &[u8]) -> u32 {
     u32::try_from(der.len()).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::tls::testing::{self, body};
+
+    fn parse(der: &[u8]) -> Certificate {
+        Certificate::parse(der, Sha256::digest(der).into()).unwrap()
+    }
+
+    fn chain_of(certificates: &[&[u8]]) -> CertificateChain {
+        let mut list = Vec::new();
+        for der in certificates {
+            list.extend(&length_of(der).to_be_bytes()[1..]);
+            list.extend(*der);
+        }
+        let mut body = length_of(&list).to_be_bytes()[1..].to_vec();
+        body.extend(list);
+        decode(&body)
+    }
+
+    fn decode(body: &[u8]) -> CertificateChain {
+        CertificateChain::decode(body, &mut CertificateCache::new()).complete().unwrap()
+    }
+
+    /// The leaf and its issuer, out of the chain.
+    fn lab_certificates() -> (Vec<u8>, Vec<u8>) {
+        let message = testing::certificate_chain();
+        let mut list = Reader::new(&body(&message)[3..]);
+        let leaf = list.vector24().unwrap().to_vec();
+        (leaf, list.vector24().unwrap().to_vec())
+    }
+
+    fn name(name: &str) -> ServerName {
+        ServerName::new(name.as_bytes())
+    }
+
+    #[test]
+    fn a_chain_shows_names_dates_keys_and_links() {
+        let message = testing::certificate_chain();
+        let chain = decode(body(&message));
+        assert_eq!((chain.count, chain.length as usize), (2, message.len()));
+        let leaf = chain.leaf().unwrap();
+        assert_eq!((&*leaf.subject, &*leaf.issuer), ("CN=api.example.com", "CN=Lab Int"));
+        assert_eq!(leaf.common_name.as_deref(), Some("api.example.com"));
+        assert_eq!((leaf.not_before, leaf.not_after), (1_795_314_596, 1_826_850_596));
+        assert!(leaf.is_valid_at(1_795_314_596) && !leaf.is_valid_at(1_826_850_597));
+        assert_eq!(leaf.names, [SubjectAltName::Dns("api.example.com".into())]);
+        assert_eq!(leaf.key, PublicKey { algorithm: KeyAlgorithm::Rsa, bits: Some(2048) });
+        assert_eq!(&*leaf.signature_algorithm, "sha256WithRSAEncryption");
+        assert!(!leaf.self_issued && !leaf.has_malformed_extension);
+        assert_eq!(chain.certificates[1].is_ca, Some(true));
+        assert_eq!(chain.links_in_order(), Some(true));
+        assert_eq!(chain.missing_issuer(), Some("CN=Lab Root"));
+        assert!(!chain.is_self_signed_leaf() && !chain.malformed);
+    }
+
+    #[test]
+    fn a_chain_in_the_wrong_order_still_leads_to_the_missing_issuer() {
+        let (leaf, intermediate) = lab_certificates();
+        let odd = testing::certificate_odd_names();
+        let shuffled = chain_of(&[&leaf, &odd, &intermediate]);
+        assert_eq!(shuffled.links_in_order(), Some(false));
+        assert_eq!(shuffled.missing_issuer(), Some("CN=Lab Root"));
+        assert_eq!(chain_of(&[&leaf]).missing_issuer(), Some("CN=Lab Int"));
+    }
+
+    #[test]
+    fn an_unparsable_certificate_is_counted_and_hides_nothing() {
+        let (leaf, intermediate) = lab_certificates();
+        let chain = chain_of(&[&leaf, b"not a certificate", &intermediate]);
+        assert_eq!((chain.count, chain.certificates.len()), (3, 2));
+        assert_eq!((chain.unparsable[0].position, chain.unparsable[0].length), (1, 17));
+        assert_eq!(&*chain.leaf().unwrap().subject, "CN=api.example.com");
+        assert_eq!((chain.links_in_order(), chain.missing_issuer()), (None, None));
+
+        let headless = chain_of(&[b"", &intermediate]);
+        assert!(headless.leaf().is_none());
+        assert!(!headless.is_self_signed_leaf());
+    }
+
+    #[test]
+    fn an_empty_list_is_a_chain_and_a_list_that_does_not_add_up_is_kept_as_far_as_it_goes() {
+        assert!(decode(&[0, 0, 0]).is_empty());
+        let (leaf, _) = lab_certificates();
+        let mut list = [&length_of(&leaf).to_be_bytes()[1..], &leaf, &[0, 9, 9, 1]].concat();
+        list.splice(0..0, length_of(&list).to_be_bytes()[1..].to_vec());
+        let chain = decode(&list);
+        assert!(chain.malformed && chain.leaf().is_some() && !chain.is_empty());
+        assert_eq!(chain.links_in_order(), None);
+    }
+
+    #[test]
+    fn no_more_certificates_are_read_than_the_limit_and_all_are_counted() {
+        let (leaf, _) = lab_certificates();
+        let chain = chain_of(&vec![leaf.as_slice(); 200]);
+        assert_eq!((chain.count, chain.certificates.len()), (200, CertificateChain::MAX_CERTIFICATES));
+        assert_eq!(chain.links_in_order(), None);
+    }
+
+    #[test]
+    fn odd_names_come_out_escaped() {
+        let certificate = parse(&testing::certificate_odd_names());
+        assert_eq!(
+            &*certificate.subject,
+            "1.2.840.113549.1.9.1=ops@odd.example,CN=Bücher+CN=*.odd.example,OU=line\\1b\\\\,OU=\\#first,\
+             O=\\ Example\\, \\\"Inc.\\\" \\<x\\>,C=DE"
+        );
+        assert!(certificate.self_issued && certificate.is_self_signed());
+        assert_eq!(certificate.names.len(), 9);
+        assert!(certificate.names.contains(&SubjectAltName::Dns("Esc\\1b.example".into())));
+        assert!(certificate.names.contains(&SubjectAltName::Ip([192, 0, 2, 7].into())));
+        assert!(
+            certificate
+                .names
+                .contains(&SubjectAltName::Uri("spiffe://cluster.local/ns/default/sa/web".into()))
+        );
+        assert_eq!(certificate.key.algorithm, KeyAlgorithm::Ec(Some(NamedGroup::SECP256R1)));
+        assert_eq!(certificate.key.bits, Some(256));
+        assert_eq!(&*certificate.signature_algorithm, "ecdsa-with-SHA256");
+        assert_eq!(certificate.is_ca, Some(false));
+        let usage = certificate.extended_key_usage.unwrap();
+        assert!(usage.allows_server() && usage.allows_client() && !usage.any);
+        assert!(certificate.key_usage.is_some_and(|usage| usage.digital_signature && !usage.key_cert_sign));
+        assert_eq!(&*certificate.serial, "0a1b2c");
+    }
+
+    #[test]
+    fn names_match_as_rfc_9525_says() {
+        let certificate = parse(&testing::certificate_odd_names());
+        for (host, expected) in [
+            ("www.odd.example", NameMatch::Matches),
+            ("WWW.ODD.EXAMPLE.", NameMatch::Matches),
+            ("odd.example", NameMatch::Matches),
+            ("a.www.odd.example", NameMatch::Differs),
+            (".odd.example", NameMatch::Differs),
+            // A wildcard is a whole label.
+            ("foo.wild.example", NameMatch::Differs),
+            ("f*.wild.example", NameMatch::Matches),
+            // `*` alone covers nothing.
+            ("localhost", NameMatch::Differs),
+            ("192.0.2.7", NameMatch::Matches),
+            ("192.0.2.8", NameMatch::Differs),
+            ("2001:db8:0::7", NameMatch::Matches),
+            ("", NameMatch::Differs),
+        ] {
+            assert_eq!(certificate.matches_name(&name(host)), expected, "{host:?}");
+        }
+    }
+
+    #[test]
+    fn a_common_name_counts_only_without_alternative_names_and_is_reported_as_such() {
+        let certificate = parse(&testing::certificate_common_name_only());
+        assert_eq!(certificate.matches_name(&name("host.cn.example")), NameMatch::CommonNameOnly);
+        assert_eq!(certificate.matches_name(&name("other.cn.example")), NameMatch::Differs);
+        assert_eq!(certificate.key, PublicKey { algorithm: KeyAlgorithm::Ed25519, bits: Some(256) });
+        // Has alternative names: "Bücher" is not looked at.
+        let odd = parse(&testing::certificate_odd_names());
+        assert_eq!(odd.matches_name(&ServerName::new("Bücher".as_bytes())), NameMatch::Differs);
+    }
+
+    #[test]
+    fn names_that_were_not_read_leave_a_mismatch_open() {
+        let certificate = Certificate { name_count: 1000, ..parse(&testing::certificate_odd_names()) };
+        assert_eq!(certificate.matches_name(&name("elsewhere.example")), NameMatch::Unknown);
+        assert_eq!(certificate.matches_name(&name("www.odd.example")), NameMatch::Matches);
+    }
+
+    #[test]
+    fn a_certificate_is_parsed_once_and_the_cache_stays_bounded() {
+        let mut cache = CertificateCache::new();
+        let message = testing::certificate_chain();
+        let first = CertificateChain::decode(body(&message), &mut cache).complete().unwrap();
+        let again = CertificateChain::decode(body(&message), &mut cache).complete().unwrap();
+        assert!(Arc::ptr_eq(&first.certificates[0], &again.certificates[0]));
+        assert_eq!(cache.len(), 2);
+
+        let filler = vec![0; 64 << 10];
+        let per_generation = CertificateCache::GENERATION_BYTES / filler.len();
+        for n in 0..4 * per_generation {
+            let mut digest = [0; 32];
+            digest[..8].copy_from_slice(&n.to_be_bytes());
+            assert!(cache.get_or_parse(&filler, digest).is_none());
+        }
+        assert!(cache.len() <= 2 * (per_generation + 1));
+    }
+
+    #[test]
+    fn every_prefix_of_a_chain_is_incomplete() {
+        let message = testing::certificate_chain();
+        let mut cache = CertificateCache::new();
+        for len in 0..body(&message).len() {
+            assert_eq!(CertificateChain::decode(&body(&message)[..len], &mut cache), Decoded::Incomplete);
+        }
+    }
+
+    #[test]
+    fn every_prefix_of_a_certificate_is_unparsable() {
+        let der = testing::certificate_odd_names();
+        for len in 0..der.len() {
+            assert_eq!(Certificate::parse(&der[..len], [0; 32]), None, "{len} bytes");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_lists_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = CertificateChain::decode(&bytes, &mut CertificateCache::new());
+            let _ = distinguished_name_text(&bytes);
+        }
+
+        #[test]
+        fn a_certificate_with_any_byte_changed_never_panics_and_prints_no_control_characters(
+            at in 0usize..690, to in any::<u8>(),
+        ) {
+            let mut der = testing::certificate_odd_names();
+            der[at] = to;
+            if let Some(certificate) = Certificate::parse(&der, [0; 32]) {
+                let printed = format!("{}{}{:?}", certificate.subject, certificate.issuer, certificate.names);
+                prop_assert!(!printed.chars().any(char::is_control));
+                let _ = certificate.matches_name(&name("www.odd.example"));
+            }
+        }
+    }
+}

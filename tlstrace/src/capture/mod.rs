@@ -1,0 +1,3 @@
+//! Input: where segments come from.
+
+pub mod file;

@@ -1,0 +1,3 @@
+//! What the subcommands do, one file each.
+
+pub mod replay;

@@ -1,0 +1,147 @@
+//! `tlstrace replay`: capture files through the same engine as live packets, without any privilege.
+//!
+//! Time is capture time: the engine's timers fire when the file's packets have passed them, so a replay
+//! gives the verdicts that a live run would have given. Each file has an engine of its own.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::ControlFlow;
+
+use tlstrace_common::encapsulation::LinkKind;
+use tlstrace_common::skip::Skip;
+
+use crate::capture::file::{self, CaptureReader, Frame, ReadError};
+use crate::engine::segment::Segment;
+use crate::engine::timestamp::Timestamp;
+use crate::engine::{Engine, Output};
+
+/// What was in a capture.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Summary {
+    pub frames: u64,
+    pub segments: u64,
+    /// Frames without a TCP segment that could be read, by reason.
+    pub skipped: BTreeMap<&'static str, u64>,
+    /// Frames whose `LINKTYPE_` value is not supported, by that value.
+    pub unsupported_links: BTreeMap<u32, u64>,
+    /// See [`CaptureReader::truncated_at`].
+    pub truncated_at: Option<u64>,
+}
+
+/// Why a replay ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("no frame of {name} can be read: link type {link_type} is not supported")]
+    UnsupportedLink {
+        name: String,
+        /// The first of them, a `LINKTYPE_` value.
+        link_type: u32,
+    },
+    #[error("cannot write the output")]
+    Output(#[source] io::Error),
+}
+
+/// What takes the engine's outputs; it may stop the replay.
+pub type OnOutput<'a> = dyn FnMut(Output) -> io::Result<ControlFlow<()>> + 'a;
+
+/// Feeds a whole capture to the engine, and at its end has the engine judge what is left.
+///
+/// When the file turns out to be damaged, all that stood before the damage is judged first.
+pub fn feed(
+    reader: &mut CaptureReader,
+    engine: &mut Engine,
+    on_output: &mut OnOutput<'_>,
+) -> Result<Summary, ReplayError> {
+    let mut summary = Summary::default();
+    let read = loop {
+        match reader.next_frame() {
+            Ok(Some(frame)) => {
+                if let Some(segment) = summary.count(&frame)
+                    && advance(engine, &segment, on_output)?.is_break()
+                {
+                    return Ok(summary);
+                }
+            }
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    engine.finish();
+    if drain(engine, on_output)?.is_break() {
+        return Ok(summary);
+    }
+    read?;
+    summary.truncated_at = reader.truncated_at();
+    match summary.unsupported_links.keys().next() {
+        Some(&link_type) if summary.unsupported_links.values().sum::<u64>() == summary.frames => {
+            Err(ReplayError::UnsupportedLink { name: reader.name().to_owned(), link_type })
+        }
+        _ => Ok(summary),
+    }
+}
+
+impl Summary {
+    /// Counts a frame and gives the TCP segment in it, if there is one.
+    fn count<'a>(&mut self, frame: &Frame<'a>) -> Option<Segment<'a>> {
+        self.frames += 1;
+        let Some(kind) = LinkKind::from_link_type(frame.link_type) else {
+            *self.unsupported_links.entry(frame.link_type).or_default() += 1;
+            return None;
+        };
+        match file::segment(frame, kind) {
+            Ok(segment) => {
+                self.segments += 1;
+                Some(segment)
+            }
+            Err(skip) => {
+                *self.skipped.entry(Skip::text(skip)).or_default() += 1;
+                None
+            }
+        }
+    }
+}
+
+fn advance(
+    engine: &mut Engine,
+    segment: &Segment<'_>,
+    on_output: &mut OnOutput<'_>,
+) -> Result<ControlFlow<()>, ReplayError> {
+    if fire_timers(engine, segment.timestamp, on_output)?.is_break() {
+        return Ok(ControlFlow::Break(()));
+    }
+    engine.handle_segment(segment);
+    drain(engine, on_output)
+}
+
+/// Has the engine act on every deadline up to `now`, at the time of each, as a live run would.
+fn fire_timers(
+    engine: &mut Engine,
+    now: Timestamp,
+    on_output: &mut OnOutput<'_>,
+) -> Result<ControlFlow<()>, ReplayError> {
+    let mut fired = None;
+    while let Some(deadline) = engine.poll_timeout().filter(|deadline| *deadline <= now) {
+        // A deadline that stays, or goes back, has to wait for the packets.
+        let is_later = fired.is_none_or(|fired| deadline > fired);
+        engine.handle_timeout(if is_later { deadline } else { now });
+        if drain(engine, on_output)?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+        if !is_later {
+            break;
+        }
+        fired = Some(deadline);
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+fn drain(engine: &mut Engine, on_output: &mut OnOutput<'_>) -> Result<ControlFlow<()>, ReplayError> {
+    while let Some(output) = engine.poll_output() {
+        if on_output(output).map_err(ReplayError::Output)?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    Ok(ControlFlow::Continue(()))
+}

@@ -1,1 +1,0 @@
-//! Messages from captures, for the tests of every decoder.
