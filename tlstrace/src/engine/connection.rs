@@ -16,11 +16,11 @@ use crate::tls::handshake::{Message, Selection};
 use crate::tls::record::{FirstBytes, RecordHeader};
 
 use super::facts::{
-    CaptureCondition, ConnectionId, Ending, HandshakeFacts, History, How, MAX_ENDINGS, MAX_OPAQUE_RECORDS,
-    OpaqueRecord, Peer, Progress, Reset, Role, Tcp, UnfinishedMessage,
+    CaptureCondition, ConnectionId, Ending, HandshakeFacts, HelloSize, History, How, MAX_ENDINGS,
+    MAX_OPAQUE_RECORDS, OpaqueRecord, Peer, Progress, Reset, Role, Tcp, UnfinishedMessage,
 };
 use super::proxy::ProxyHeader;
-use super::records::{Observer, Protection, Reading, Records};
+use super::records::{Observer, Protection, Reading, Records, WholeMessage};
 use super::segment::Segment;
 use super::stream::Stream;
 use super::timestamp::Timestamp;
@@ -111,6 +111,7 @@ impl Connection {
                 proxy: None,
                 upgraded_from: None,
                 client_hello: None,
+                client_hello_size: HelloSize::default(),
                 second_client_hello: None,
                 hello_retry_request: None,
                 second_hello_retry_request: false,
@@ -367,6 +368,13 @@ impl Connection {
             peer.segments = peer.segments.saturating_add(1);
             peer.first_payload.get_or_insert(now);
             peer.last_payload = Some(now);
+            let progress = &mut self.facts.progress;
+            if progress.server_hello.is_some() && progress.client_flight.is_none() {
+                match role {
+                    Role::Client => progress.client_flight = Some(now),
+                    Role::Server => progress.server_flight = Some(now),
+                }
+            }
         }
         if inverted {
             self.invert_roles();
@@ -752,10 +760,13 @@ impl Observer for Learner<'_> {
         }
     }
 
-    fn message_begins(&mut self, _kind: HandshakeType, _length: u32, _record: RecordHeader) {}
-
-    fn message(&mut self, kind: HandshakeType, _length: u32, body: Option<&[u8]>) {
+    fn message(&mut self, WholeMessage { kind, body, records }: WholeMessage<'_>) {
         let now = self.now;
+        if kind == HandshakeType::CLIENT_HELLO && self.facts.client_hello.is_none() {
+            // The segment that completes it is counted when it has been read.
+            self.facts.client_hello_size =
+                HelloSize { segments: self.facts.peer(self.role).segments.saturating_add(1), records };
+        }
         let selection = self.selection();
         if self.unread(kind, selection, body) {
             return;

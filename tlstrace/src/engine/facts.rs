@@ -65,6 +65,7 @@ pub struct HandshakeFacts {
     /// Something other than TLS preceded the ClientHello and led up to it: STARTTLS, HTTP CONNECT.
     pub upgraded_from: Option<FirstBytes>,
     pub client_hello: Option<Box<ClientHello>>,
+    pub client_hello_size: HelloSize,
     /// The ClientHello after a HelloRetryRequest.
     pub second_client_hello: Option<Box<ClientHello>>,
     pub hello_retry_request: Option<Box<ServerHello>>,
@@ -126,6 +127,15 @@ pub struct OpaqueRecord {
     pub peer_records: u32,
 }
 
+/// What the first ClientHello took on the wire.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct HelloSize {
+    /// TCP segments with new payload, up to its last byte.
+    pub segments: u32,
+    /// TLS records.
+    pub records: u32,
+}
+
 /// A handshake message that never became whole.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct UnfinishedMessage {
@@ -155,6 +165,9 @@ pub struct Tcp {
 pub struct Progress {
     pub client_hello: Option<Timestamp>,
     pub server_hello: Option<Timestamp>,
+    /// The last payload of the server's flight, and the first of the client's answer to it.
+    pub server_flight: Option<Timestamp>,
+    pub client_flight: Option<Timestamp>,
     pub server_certificate: Option<Timestamp>,
     pub server_hello_done: Option<Timestamp>,
     pub client_certificate: Option<Timestamp>,
