@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::Signal;
-use xtask::peers::{
+use tlstrace_peers::{
     Family, Identity, Namespace, Process, Service, close_after_client_hello, installed, link, openssl,
     rustls_server, sni_gateway, watch,
 };

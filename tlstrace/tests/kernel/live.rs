@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ALL_VERSIONS, ClientConnection, StreamOwned, SupportedProtocolVersion};
 use serde_json::{Value, json};
-use xtask::peers::{
+use tlstrace_peers::{
     Family, Identity, Line, Pair, Process, Segmented, Service, client_hello, close_after_client_hello,
     connect_from, openssl, rustls_client, rustls_server, sni_gateway, terminate_tls, watch,
 };

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 
-use xtask::peers::{Family, Namespace, Pair, Service};
+use tlstrace_peers::{Family, Namespace, Pair, Service};
 
 #[test]
 #[ignore = "needs root"]

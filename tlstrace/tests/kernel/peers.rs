@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use rustls::ALL_VERSIONS;
-use xtask::peers::{
+use tlstrace_peers::{
     Family, Identity, Pair, Segmented, Service, client_hello, close_after_client_hello, openssl,
     rustls_client, rustls_server, serve_plaintext, sni_gateway,
 };
@@ -91,7 +91,7 @@ fn openssl_talks_to_openssl_and_to_rustls_over_both_families() {
     let _openssl = openssl::server(&pair.server, &identity, PORT, &[]).unwrap();
     let rustls = Service::start(&pair.server, 0, |stream| {
         let identity = Identity::issue(KNOWN).unwrap();
-        xtask::peers::terminate_tls(stream, &rustls_server(&identity, ALL_VERSIONS).unwrap());
+        tlstrace_peers::terminate_tls(stream, &rustls_server(&identity, ALL_VERSIONS).unwrap());
     })
     .unwrap();
     for family in Family::ALL {
