@@ -14,8 +14,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use tlstrace_peers::{
-    Family, Identity, Namespace, Process, Service, close_after_client_hello, installed, link, openssl,
-    rustls_server, sni_gateway, watch,
+    Family, Identity, Process, Routed, Service, close_after_client_hello, installed, openssl, rustls_server,
+    sni_gateway, watch,
 };
 
 use crate::cargo;
@@ -79,7 +79,8 @@ fn play(tlstrace: &Path) -> Result<()> {
     let stage = Stage::build()?;
     let _servers = stage.start_servers()?;
     let color = if io::stdout().is_terminal() { "always" } else { "never" };
-    let mut watch = watch(&stage.node, tlstrace, &["-i", Stage::NODE_INTERFACE, "--all", "--color", color])?;
+    let mut watch =
+        watch(&stage.hosts.node, tlstrace, &["-i", Routed::CLIENT_SIDE, "--all", "--color", color])?;
 
     let mut silent = 0;
     for scene in scenes() {
@@ -168,10 +169,10 @@ impl Act {
         let address = |port| SocketAddr::from((Stage::pod_address(), port));
         match *self {
             Self::Openssl { port, arguments } => {
-                run_client(&mut openssl::client(&stage.client, address(port), arguments))
+                run_client(&mut openssl::client(&stage.hosts.client, address(port), arguments))
             }
             Self::Curl => {
-                let mut command = stage.client.command("curl");
+                let mut command = stage.hosts.client.command("curl");
                 command.args(["--silent", "--show-error", "--max-time", "5", "--cacert"]);
                 command.arg(stage.identity.authority_file());
                 command.args(["--resolve", &format!("{NAME}:{MODERN}:{}", Stage::pod_address())]);
@@ -179,7 +180,7 @@ impl Act {
                 run_client(&mut command)
             }
             Self::Send { port, bytes } => {
-                let mut stream = stage.client.enter(|| TcpStream::connect(address(port)))?;
+                let mut stream = stage.hosts.client.enter(|| TcpStream::connect(address(port)))?;
                 stream.write_all(bytes)?;
                 stream.shutdown(Shutdown::Write)?;
                 // The answer, and whether there is one, is the verdict's business.
@@ -200,53 +201,26 @@ fn run_client(command: &mut Command) -> Result<()> {
 
 /// The hosts and what they need to know of TLS.
 struct Stage {
-    client: Namespace,
-    node: Namespace,
-    pod: Namespace,
+    hosts: Routed,
     identity: Identity,
 }
 
 impl Stage {
-    const NODE_INTERFACE: &str = "eth0";
-    const CLIENT_NETWORK: u8 = 138;
-    const POD_NETWORK: u8 = 4;
-
     fn build() -> Result<Self> {
-        let stage = Self {
-            client: Namespace::new()?,
-            node: Namespace::new()?,
-            pod: Namespace::new()?,
-            identity: Identity::issue(&[NAME])?,
-        };
-        let node = |network| Family::Ipv4.address(network, 1);
-        let client = Family::Ipv4.address(Self::CLIENT_NETWORK, 28);
-        link(&stage.client, "eth0", &stage.node, Self::NODE_INTERFACE)?;
-        link(&stage.pod, "eth0", &stage.node, "veth0")?;
-        stage.node.configure(Self::NODE_INTERFACE, node(Self::CLIENT_NETWORK))?;
-        stage.node.configure("veth0", node(Self::POD_NETWORK))?;
-        stage.client.configure("eth0", client)?;
-        stage.pod.configure("eth0", Self::pod_address())?;
-        for (host, network) in [(&stage.client, Self::CLIENT_NETWORK), (&stage.pod, Self::POD_NETWORK)] {
-            host.ip(&["route", "add", "default", "via", &node(network).to_string()])?;
-        }
-        stage
-            .node
-            .enter(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "1"))
-            .context("cannot make the node forward packets")?;
-        Ok(stage)
+        Ok(Self { hosts: Routed::new()?, identity: Identity::issue(&[NAME])? })
     }
 
     const fn pod_address() -> IpAddr {
-        Family::Ipv4.address(Self::POD_NETWORK, 9)
+        Routed::server_address(Family::Ipv4)
     }
 
     fn start_servers(&self) -> Result<(Vec<Service>, Vec<Process>)> {
         let config = rustls_server(&self.identity, rustls::ALL_VERSIONS)?;
         let services = vec![
-            Service::start(&self.pod, GATEWAY, sni_gateway(&[NAME], config))?,
-            Service::start(&self.pod, CLOSER, close_after_client_hello)?,
+            Service::start(&self.hosts.server, GATEWAY, sni_gateway(&[NAME], config))?,
+            Service::start(&self.hosts.server, CLOSER, close_after_client_hello)?,
         ];
-        let openssl = |port, arguments| openssl::server(&self.pod, &self.identity, port, arguments);
+        let openssl = |port, arguments| openssl::server(&self.hosts.server, &self.identity, port, arguments);
         let processes = vec![
             openssl(MODERN, &["-www", "-no_tls1", "-no_tls1_1"])?,
             openssl(TLS13_ONLY, &["-www", "-tls1_3"])?,

@@ -13,8 +13,9 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ALL_VERSIONS, ClientConnection, StreamOwned, SupportedProtocolVersion};
 use serde_json::{Value, json};
 use tlstrace_peers::{
-    Family, Identity, Line, Pair, Process, Segmented, Service, client_hello, close_after_client_hello,
-    connect_from, openssl, rustls_client, rustls_server, sni_gateway, terminate_tls, watch,
+    Family, Identity, Line, Namespace, Pair, Process, Routed, Segmented, Service, client_hello,
+    close_after_client_hello, connect_from, openssl, rustls_client, rustls_server, sni_gateway,
+    terminate_tls, watch,
 };
 
 use crate::skip;
@@ -300,6 +301,28 @@ fn an_interface_that_is_down_is_watched_from_when_it_comes_up() {
     live.verdict("sni_missing");
 }
 
+#[test]
+#[ignore = "needs root"]
+fn a_connection_that_passes_two_interfaces_has_one_verdict() {
+    let hosts = Routed::new().unwrap();
+    let identity = Identity::issue(&[NAME]).unwrap();
+    let interfaces = ["-i", Routed::CLIENT_SIDE, "-i", Routed::SERVER_SIDE];
+    let mut watch = watch_json(&hosts.node, &interfaces);
+    let config = rustls_server(&identity, ALL_VERSIONS).unwrap();
+    let _gateway = Service::start(&hosts.server, PORT, sni_gateway(&[NAME], config)).unwrap();
+    for family in Family::ALL {
+        let server = (Routed::server_address(family), PORT).into();
+        for (arguments, id) in [(&["-servername", NAME][..], "ok"), (&["-noservername"], "sni_missing")] {
+            openssl::client(&hosts.client, server, arguments).output().unwrap();
+            let line = watch.stdout.next(PATIENCE).expect("a verdict").text;
+            let verdict = serde_json::from_str::<Value>(&line).unwrap();
+            assert_eq!(verdict.pointer("/tlstrace/verdict"), Some(&json!(id)), "{verdict:#}");
+        }
+    }
+    watch.signal(Signal::SIGINT).unwrap();
+    assert_eq!(watch.stdout.rest(PATIENCE).unwrap(), Vec::<String>::new(), "more verdicts than connections");
+}
+
 /// A client, a server, and `tlstrace watch` on the server's interface.
 struct Live {
     // Before the pair: it is killed before its network goes away.
@@ -321,9 +344,7 @@ impl Live {
     }
 
     fn on(pair: Pair, family: Family, arguments: &[&str]) -> Self {
-        let tlstrace = Path::new(env!("CARGO_BIN_EXE_tlstrace"));
-        let usual = ["-i", Pair::SERVER_INTERFACE, "-o", "json", "--all"];
-        let watch = watch(&pair.server, tlstrace, &[&usual, arguments].concat()).unwrap();
+        let watch = watch_json(&pair.server, &[&["-i", Pair::SERVER_INTERFACE], arguments].concat());
         Self { watch, pair, identity: Identity::issue(&[NAME]).unwrap(), family, said: Vec::new() }
     }
 
@@ -452,6 +473,11 @@ impl Verdict {
         self.has(&format!("{pointer}/ip"), address.ip().to_string());
         self.has(&format!("{pointer}/port"), address.port());
     }
+}
+
+fn watch_json(namespace: &Namespace, arguments: &[&str]) -> Process {
+    let tlstrace = Path::new(env!("CARGO_BIN_EXE_tlstrace"));
+    watch(namespace, tlstrace, &[&["-o", "json", "--all"], arguments].concat()).unwrap()
 }
 
 /// Does the handshake, sends a few bytes, waits for their echo, and closes in the order that TLS asks for.

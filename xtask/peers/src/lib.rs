@@ -16,7 +16,7 @@ mod tlstrace;
 
 pub use gateway::sni_gateway;
 pub use identity::Identity;
-pub use namespace::{Family, Namespace, Pair, link};
+pub use namespace::{Family, Namespace, Pair, Routed, link};
 pub use process::{Line, Lines, Process, installed};
 pub use rustls_peer::{client_hello, rustls_client, rustls_server, terminate_tls};
 pub use service::{Service, close_after_client_hello, serve_plaintext};

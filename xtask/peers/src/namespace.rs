@@ -3,7 +3,7 @@
 //! A namespace is held open by a file descriptor instead of a mount under `/run/netns`, so that the kernel removes it,
 //! with its interfaces, qdiscs and filters, as soon as nobody uses it any more: after a panic and after SIGKILL too.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 use std::panic::resume_unwind;
@@ -145,5 +145,55 @@ impl Pair {
 
     pub const fn server_address(family: Family) -> IpAddr {
         family.address(Self::NETWORK, 2)
+    }
+}
+
+/// A client and a server on two sides of a node that forwards, as a cluster's node does for a pod.
+#[derive(Debug)]
+pub struct Routed {
+    pub client: Namespace,
+    pub node: Namespace,
+    pub server: Namespace,
+}
+
+impl Routed {
+    /// The node's interface towards the client.
+    pub const CLIENT_SIDE: &str = "eth0";
+    /// The node's interface towards the server.
+    pub const SERVER_SIDE: &str = "veth0";
+
+    const CLIENT_NETWORK: u8 = 138;
+    const SERVER_NETWORK: u8 = 4;
+
+    pub fn new() -> Result<Self> {
+        let routed = Self { client: Namespace::new()?, node: Namespace::new()?, server: Namespace::new()? };
+        link(&routed.client, "eth0", &routed.node, Self::CLIENT_SIDE)?;
+        link(&routed.server, "eth0", &routed.node, Self::SERVER_SIDE)?;
+        for family in Family::ALL {
+            let near_client = family.address(Self::CLIENT_NETWORK, 1);
+            let near_server = family.address(Self::SERVER_NETWORK, 1);
+            routed.node.configure(Self::CLIENT_SIDE, near_client)?;
+            routed.node.configure(Self::SERVER_SIDE, near_server)?;
+            routed.client.configure("eth0", family.address(Self::CLIENT_NETWORK, 28))?;
+            routed.server.configure("eth0", Self::server_address(family))?;
+            let add_default_route = |host: &Namespace, gateway: IpAddr| {
+                let version = if gateway.is_ipv4() { "-4" } else { "-6" };
+                host.ip(&[version, "route", "add", "default", "via", &gateway.to_string()])
+            };
+            add_default_route(&routed.client, near_client)?;
+            add_default_route(&routed.server, near_server)?;
+        }
+        routed
+            .node
+            .enter(|| {
+                fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
+                fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1")
+            })
+            .context("cannot make the node forward packets")?;
+        Ok(routed)
+    }
+
+    pub const fn server_address(family: Family) -> IpAddr {
+        family.address(Self::SERVER_NETWORK, 9)
     }
 }
