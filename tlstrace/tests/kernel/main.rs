@@ -6,9 +6,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test panics where something is not as it says")]
 
+mod frame;
+mod harness;
 mod live;
 mod namespaces;
 mod peers;
+mod test_run;
 
 /// Says loudly that the current test did not test anything, and why. Return from the test after it.
 pub(crate) fn skip(reason: &str) {
