@@ -160,7 +160,7 @@ mod tests {
         let mut pace = Pace::default();
         assert_eq!(pace.after_drain(BATCH), Wait::No);
         assert_eq!(pace.after_drain(3), Wait::Tick);
-        let waits: Vec<_> = std::iter::repeat_with(|| pace.after_drain(0)).take(10).collect();
+        let waits: Vec<_> = std::iter::repeat_with(|| pace.after_drain(0)).take(40).collect();
         let announced = waits.iter().position(|wait| *wait == Wait::Announce).unwrap();
         assert!(waits.iter().take(announced).all(|wait| *wait == Wait::Tick));
         assert!(waits.iter().skip(announced + 1).all(|wait| *wait == Wait::Sleep));
