@@ -25,7 +25,10 @@ pub enum Command {
     /// Print verdicts on the handshakes that pass this machine's interfaces.
     #[command(after_help = EXIT_CODES)]
     Watch(WatchArgs),
-    /// Print verdicts on the handshakes in capture files.
+    /// Print verdicts on the handshakes in capture files (pcap or pcapng, also gzip-compressed).
+    ///
+    /// Needs no privilege. Files are read one after another, and a connection does not continue in the next file:
+    /// join the parts of a rotated capture first (`mergecap`).
     #[command(after_help = EXIT_CODES)]
     Replay(ReplayArgs),
 }
@@ -44,7 +47,7 @@ pub struct WatchArgs {
 /// Options of `tlstrace replay`.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct ReplayArgs {
-    /// pcap or pcapng files, `-` for standard input.
+    /// Capture files, `-` for standard input.
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
     #[command(flatten)]

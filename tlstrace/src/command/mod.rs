@@ -38,7 +38,10 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Exi
             cli::log::init(args.output.verbose);
             watch::run(settings::Watch::new(args)?)
         }
-        Command::Replay(_) => anyhow::bail!("replay is not available yet"),
+        Command::Replay(args) => {
+            cli::log::init(args.output.verbose);
+            replay::run(settings::Replay::new(args)?)
+        }
     }
 }
 
