@@ -4,14 +4,17 @@
 //! once, for any arguments, instead of once per path that leads to a call. Without that, the loops in
 //! them would multiply with everything before them.
 
-use aya_ebpf::bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, __sk_buff};
+use aya_ebpf::bindings::{__sk_buff, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_ringbuf_output, bpf_skb_load_bytes};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
 use tlstrace_common::config::Control;
-use tlstrace_common::event::{ChunkHeader, MAX_CHUNKS, MAX_EVENT_LEN, MAX_EVENT_PAYLOAD, Notes, SegmentHeader};
+use tlstrace_common::event::{
+    ChunkHeader, MAX_CHUNKS, MAX_EVENT_LEN, MAX_EVENT_PAYLOAD, Notes, SegmentHeader,
+};
 use tlstrace_common::framing::{HEAD_LEN, PROXY_LINE_MAX_LEN, Payload};
 use tlstrace_common::load::Load;
+use tlstrace_common::net::Datagram;
 use tlstrace_common::packet::TcpPacket;
 use tlstrace_common::skip::Counter;
 use tlstrace_common::tcp::{self, OptionScan};
@@ -58,6 +61,8 @@ pub(crate) struct Event {
     /// [`Notes`] so far.
     notes: u32,
     hook: u32,
+    /// The network header of a packet with IPv6 extension headers.
+    pub(crate) datagram: Datagram,
     /// A flow that begins: the stack has no room for it.
     pub(crate) fresh: Flow,
     scan: OptionScan,
@@ -158,7 +163,13 @@ impl Event {
         // SAFETY: the buffer is larger than a head, and nobody else uses it now.
         unsafe {
             *head.cast::<[u8; HEAD_LEN]>() = [0; HEAD_LEN];
-            load_bytes(skb, self.packet.tcp.payload_offset + at, head.cast(), left.min(HEAD_LEN as u32), HEAD_LEN);
+            load_bytes(
+                skb,
+                self.packet.tcp.payload_offset + at,
+                head.cast(),
+                left.min(HEAD_LEN as u32),
+                HEAD_LEN,
+            );
             *head.cast::<[u8; HEAD_LEN]>()
         }
     }
@@ -225,7 +236,9 @@ impl Event {
             used += size_of::<ChunkHeader>() as u64;
         }
         // SAFETY: at most `BLOCK` bytes at `MAX_EVENT_LEN` at most.
-        if unsafe { !load_bytes(skb, self.packet.tcp.payload_offset + at, bytes.add(used as usize), len, BLOCK) } {
+        if unsafe {
+            !load_bytes(skb, self.packet.tcp.payload_offset + at, bytes.add(used as usize), len, BLOCK)
+        } {
             return 0;
         }
         if is_new {

@@ -68,7 +68,8 @@ impl Load for Paged<'_> {
         // SAFETY: the helper writes `N` bytes or fails.
         unsafe {
             let failed =
-                bpf_skb_load_bytes((&raw const *self.0).cast(), offset, bytes.as_mut_ptr().cast(), N as u32) != 0;
+                bpf_skb_load_bytes((&raw const *self.0).cast(), offset, bytes.as_mut_ptr().cast(), N as u32)
+                    != 0;
             if failed { None } else { Some(bytes.assume_init()) }
         }
     }

@@ -1,8 +1,14 @@
 //! tlstrace's own chores, one subcommand a file.
 
 mod bench;
+mod cargo;
 mod conformance;
+mod demo;
 mod ebpf;
+mod privilege;
+mod test;
+
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
@@ -12,13 +18,18 @@ use clap::Parser;
 enum Task {
     Bench(bench::Args),
     Conformance(conformance::Args),
+    Demo(demo::Args),
     Ebpf(ebpf::Args),
+    Test(test::Args),
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     match Task::parse() {
-        Task::Bench(args) => bench::run(&args),
-        Task::Conformance(args) => conformance::run(&args),
-        Task::Ebpf(args) => ebpf::run(&args),
+        Task::Bench(args) => bench::run(&args)?,
+        Task::Conformance(args) => conformance::run(&args)?,
+        Task::Demo(args) => demo::run(&args)?,
+        Task::Ebpf(args) => ebpf::run(&args)?,
+        Task::Test(_) => return test::run(),
     }
+    Ok(ExitCode::SUCCESS)
 }

@@ -164,7 +164,9 @@ impl Records {
     pub(crate) fn awaits_tls(&self) -> bool {
         match self.state {
             State::Prelude | State::Lost => true,
-            State::Head => self.partial.first().is_some_and(|&first| !(20..=24).contains(&first) && first < 0x80),
+            State::Head => {
+                self.partial.first().is_some_and(|&first| !(20..=24).contains(&first) && first < 0x80)
+            }
             _ => false,
         }
     }

@@ -14,6 +14,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use tlstrace::capture::file::CaptureReader;
 
+use crate::cargo;
+
 /// Handshakes per second through `tlstrace replay`, beside tshark.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -26,14 +28,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--release", "--package", "tlstrace"])
-        .current_dir(&workspace)
-        .status()
-        .context("cannot run cargo")?;
-    ensure!(built.success(), "tlstrace does not build");
-    let tlstrace = workspace.join("target/release/tlstrace");
+    let executables = cargo::build(&["build", "--release", "--package", "tlstrace", "--bin", "tlstrace"])?;
+    let tlstrace = &executables.first().context("cargo built no program")?.path;
+    let workspace = cargo::workspace();
     let template = Template::read(&workspace.join("tlstrace/tests/captures/gso_superpacket.pcap"))?;
 
     let capture = workspace.join("target/bench-replay.pcap");
@@ -54,7 +51,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut rate = 0.0;
     for hundreds in [args.hundreds / 10, args.hundreds] {
         template.write(&capture, hundreds)?;
-        let mut replay = Command::new(&tlstrace);
+        let mut replay = Command::new(tlstrace);
         replay.args(["replay", "--all", "--output", "json"]).arg(&capture);
         // The first run brings the file and the program into memory.
         measure(&mut replay)?;
