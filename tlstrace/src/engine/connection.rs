@@ -67,6 +67,8 @@ pub(crate) struct Connection {
     pub(crate) facts: HandshakeFacts,
     pub(crate) stage: Stage,
     pub(crate) revision: u32,
+    /// The listener's history counts its ClientHello among those that wait for an answer.
+    pub(crate) counted_as_waiting: bool,
     sides: [Side; 2],
     hole_since: Option<Timestamp>,
 }
@@ -106,6 +108,7 @@ impl Connection {
                 direction: super::segment::Direction::Unknown,
                 first_seen: segment.timestamp,
                 last_seen: segment.timestamp,
+                judged_at: segment.timestamp,
                 tcp: Tcp::default(),
                 peers: [Peer::new(client), Peer::new(server)],
                 proxy: None,
@@ -124,6 +127,7 @@ impl Connection {
             },
             stage: Stage::Open,
             revision: 0,
+            counted_as_waiting: false,
             sides: Default::default(),
             hole_since: None,
         }
@@ -209,7 +213,8 @@ impl Connection {
     }
 
     /// Gives up whatever is still awaited, so that the facts say all that is known.
-    pub(crate) fn settle_facts(&mut self, certificates: &mut CertificateCache) {
+    pub(crate) fn settle_facts(&mut self, now: Timestamp, certificates: &mut CertificateCache) {
+        self.facts.judged_at = now;
         let mut capture = CaptureCondition { gaps: 0, missing_bytes: 0, ..self.facts.capture };
         for role in [Role::Client, Role::Server] {
             while self.side(role).stream.has_hole() {
@@ -226,6 +231,7 @@ impl Connection {
                 .map(|message| UnfinishedMessage { kind: message.kind, missing: message.missing });
             peer.records = records.count();
             peer.retransmissions = stream.retransmissions();
+            peer.lost_on_path = stream.lost_on_path();
             peer.stuck_at =
                 (resent.times >= 2 && stream.acked() <= resent.position).then_some(resent.position);
         }
@@ -242,6 +248,11 @@ impl Connection {
             } else {
                 progress.client_data.is_some() || progress.server_data.is_some()
             }
+    }
+
+    /// Whether a whole ClientHello has had neither an answer nor an end.
+    pub(crate) fn waits_for_server(&self) -> bool {
+        self.facts.client_hello.is_some() && !self.facts.server_answered() && self.facts.endings.is_empty()
     }
 
     /// Whether either side sent any payload.
@@ -355,9 +366,12 @@ impl Connection {
         let inverted = learner.roles_inverted;
         let end = side.stream.end();
         if !news && position < end {
-            if side.resent.times > 0 && side.resent.position == position {
-                side.resent.times += 1;
-            } else if side.stream.acked() <= position {
+            // What follows the first missing byte is sent again only because that one is.
+            let Resent { position: stuck, times } = side.resent;
+            let acked = side.stream.acked();
+            if times > 0 && stuck == position {
+                side.resent.times = times.saturating_add(1);
+            } else if acked <= position && (times == 0 || stuck < acked || position < stuck) {
                 side.resent = Resent { position, times: 1 };
             }
         }
@@ -482,6 +496,7 @@ impl Peer {
             bytes: 0,
             acked: 0,
             stuck_at: None,
+            lost_on_path: false,
             first_payload: None,
             last_payload: None,
             segments: 0,

@@ -80,7 +80,8 @@ fn scenarios() -> Vec<(PathBuf, Scenario)> {
         .into_iter()
         .map(|path| {
             let text = std::fs::read_to_string(&path).unwrap();
-            let scenario = toml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            let scenario =
+                toml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             (path, scenario)
         })
         .collect()
@@ -104,7 +105,9 @@ fn play(scenario: &Scenario, variation: Variation) -> Option<Verdict> {
     let mut last = None;
     while let Some(output) = engine.poll_output() {
         let Output::Verdict(verdict) = output;
-        if verdict.facts.client().address == player.client() || verdict.facts.server().address == player.client() {
+        if verdict.facts.client().address == player.client()
+            || verdict.facts.server().address == player.client()
+        {
             last = Some(*verdict);
         }
     }

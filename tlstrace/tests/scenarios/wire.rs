@@ -38,7 +38,8 @@ pub(crate) enum Variation {
 }
 
 impl Variation {
-    pub(crate) const ALL: [Self; 4] = [Self::AsWritten, Self::SingleBytes, Self::Doubled, Self::TwoInterfaces];
+    pub(crate) const ALL: [Self; 4] =
+        [Self::AsWritten, Self::SingleBytes, Self::Doubled, Self::TwoInterfaces];
 }
 
 /// Plays the steps of one connection after the other.
@@ -169,7 +170,11 @@ impl Player {
                 ip_id: 0,
                 vlan: 0,
                 payload_len: len(part),
-                chunks: if captured.is_empty() { smallvec![] } else { smallvec![Chunk { offset: 0, bytes: captured }] },
+                chunks: if captured.is_empty() {
+                    smallvec![]
+                } else {
+                    smallvec![Chunk { offset: 0, bytes: captured }]
+                },
                 notes: 0,
             };
             engine.handle_segment(&segment(1));
@@ -407,8 +412,8 @@ fn server_hello(arguments: &Arguments<'_>, retry: bool) -> Vec<u8> {
 
 /// SHA-256 of "HelloRetryRequest" (RFC 8446 §4.1.3).
 const HELLO_RETRY_RANDOM: [u8; 32] = [
-    0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c, 0x02, 0x1e, 0x65, 0xb8, 0x91, 0xc2, 0xa2,
-    0x11, 0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
+    0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c, 0x02, 0x1e, 0x65, 0xb8, 0x91, 0xc2,
+    0xa2, 0x11, 0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
 ];
 
 fn record(kind: u8, version: u16, body: &[u8]) -> Vec<u8> {

@@ -67,7 +67,7 @@ impl Rule for HttpOnTlsPort {
                     .confidence(Confidence::Inferred)
                     .evidence("no_answer", "the server ended the connection without a byte"),
             )
-        } else if bad_request && case.listener.plaintext_answers == 0 {
+        } else if bad_request && case.listener.other_protocol == 0 {
             Some(
                 finding
                     .confidence(Confidence::Suspected)

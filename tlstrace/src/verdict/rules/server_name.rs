@@ -147,8 +147,8 @@ impl Rule for SniUnrecognized {
         if !case.is_hello_refused() {
             return None;
         }
-        let this = case.listener.name(&name);
-        let others = case.listener.with_name.accepted - this.accepted;
+        let this = case.listener.name(&name).map(|name| name.tally).unwrap_or_default();
+        let others = case.listener.with_name.accepted.saturating_sub(this.accepted);
         let contrast = this.accepted == 0 && others > 0;
         let (how, confidence) = if let Some((_, alert)) = case.root.alert_by(Role::Server) {
             match alert.description {
