@@ -47,6 +47,8 @@ const LINGER: Duration = Duration::from_secs(60);
 const HOLE_PATIENCE: Duration = Duration::from_millis(100);
 /// `ECCurveType` of a ServerKeyExchange that names its curve (RFC 8422 §5.4).
 const NAMED_CURVE: u8 = 3;
+/// Bytes kept of a stream that does not begin with TLS.
+const MAX_HEAD_LEN: usize = 16;
 /// Alerts kept per side.
 const MAX_ALERTS: usize = 8;
 
@@ -120,6 +122,7 @@ impl Connection {
                 server_hello: None,
                 certificate_request: None,
                 server_key_exchange_group: None,
+                renegotiation: None,
                 progress: Progress::default(),
                 endings: Vec::new(),
                 history: History::default(),
@@ -582,10 +585,14 @@ fn precedes(a: &Ending, b: &Ending) -> bool {
 /// Whether a segment begins with what can be a TLS record.
 fn begins_record(segment: &Segment<'_>) -> bool {
     let Some(chunk) = segment.chunks.first() else { return false };
-    let header = chunk.bytes.get(..RecordHeader::LEN).unwrap_or_default();
+    let header = chunk.bytes.get(..RecordHeader::LEN).unwrap_or(chunk.bytes);
     chunk.offset == 0
-        && matches!(RecordHeader::decode(header), Decoded::Complete(header)
-            if header.version.0 <= 0x0304 && header.length > 0)
+        && match RecordHeader::decode(header) {
+            Decoded::Complete(header) => header.version.0 <= 0x0304 && header.length > 0,
+            // A ClientHello may come in single bytes.
+            Decoded::Incomplete => header.first() == Some(&ContentType::HANDSHAKE.0),
+            Decoded::Malformed => false,
+        }
 }
 
 /// A name that is the same whenever and wherever this connection is seen: FNV-1a over both ends and the
@@ -682,6 +689,12 @@ impl Observer for Learner<'_> {
         }
     }
 
+    fn more_of_head(&mut self, bytes: &[u8]) {
+        let head = &mut self.facts.peer_mut(self.role).head;
+        let room = MAX_HEAD_LEN.saturating_sub(head.len());
+        head.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
+    }
+
     fn proxy_header(&mut self, header: &ProxyHeader) {
         self.facts.proxy.get_or_insert(*header);
     }
@@ -698,6 +711,10 @@ impl Observer for Learner<'_> {
             ContentType::HANDSHAKE if finished.is_none() => {
                 *finished = Some(now);
                 Some('F')
+            }
+            ContentType::HANDSHAKE if progress.complete.is_some() => {
+                self.facts.renegotiation.get_or_insert((self.role, now));
+                None
             }
             // Application data of TLS 1.2 and below; in TLS 1.3 sizes tell, see `note_tls13`.
             ContentType::APPLICATION_DATA if version != Some(ProtocolVersion::TLS1_3) => {

@@ -75,6 +75,8 @@ pub struct HandshakeFacts {
     pub certificate_request: Option<Box<CertificateRequest>>,
     /// Named group of a ServerKeyExchange (TLS 1.2 and below).
     pub server_key_exchange_group: Option<NamedGroup>,
+    /// Who began another handshake after this one was complete (TLS 1.2 and below), and when.
+    pub renegotiation: Option<(Role, Timestamp)>,
     /// Stages of the handshake and when they were reached.
     pub progress: Progress,
     /// Alerts, resets and FINs in causal order; the last symptom is rarely the cause.

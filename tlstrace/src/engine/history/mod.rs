@@ -253,6 +253,16 @@ impl ListenerHistory {
         })
     }
 
+    /// The interval at which `client` failed with `verdict`, one more such failure at `now` included, if it is
+    /// regular.
+    pub fn failing_period(&self, client: IpAddr, verdict: &'static str, now: Timestamp) -> Option<Duration> {
+        let mut visits = Visits::default();
+        for failure in self.failures.iter().filter(|f| f.client == client && f.verdict == verdict) {
+            visits.add(failure.time);
+        }
+        visits.period(now)
+    }
+
     /// Whether `client` offered ECH again within `window` after `time`.
     pub fn offered_ech_after(&self, client: IpAddr, time: Timestamp, window: Duration) -> bool {
         self.ech_offers.iter().any(|(other, at)| *other == client && *at > time && at.since(time) <= window)
