@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod case;
 pub mod root_cause;
 pub mod rules;
 pub mod words;

@@ -5,10 +5,15 @@
 //! documentation and the JSON schema are generated from what is registered here.
 
 mod negotiation;
+mod offer;
 mod outcome;
 mod plaintext;
+mod refusal;
 mod server_name;
 mod transport;
+mod unanswered;
+
+pub(super) use offer::{Aspect, Offer};
 
 use super::{Case, Finding, Severity};
 
@@ -34,8 +39,15 @@ pub trait Rule: Sync {
 }
 
 /// Families in the order of the catalogue; among equal findings the first wins.
-const FAMILIES: &[&[&'static dyn Rule]] =
-    &[transport::RULES, plaintext::RULES, server_name::RULES, negotiation::RULES, outcome::RULES];
+const FAMILIES: &[&[&'static dyn Rule]] = &[
+    transport::RULES,
+    unanswered::RULES,
+    plaintext::RULES,
+    server_name::RULES,
+    negotiation::RULES,
+    refusal::RULES,
+    outcome::RULES,
+];
 
 /// Every rule.
 pub fn all() -> impl Iterator<Item = &'static dyn Rule> {
