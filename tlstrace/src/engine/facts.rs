@@ -67,6 +67,7 @@ pub struct HandshakeFacts {
     /// Something other than TLS preceded the ClientHello and led up to it: STARTTLS, HTTP CONNECT.
     pub upgraded_from: Option<FirstBytes>,
     pub client_hello: Option<Box<ClientHello>>,
+    pub client_hello_size: HelloSize,
     /// The ClientHello after a HelloRetryRequest.
     pub second_client_hello: Option<Box<ClientHello>>,
     pub hello_retry_request: Option<Box<ServerHello>>,
@@ -120,6 +121,8 @@ pub struct Peer {
     /// Bytes stood where a record header was due and are not one.
     pub broke_framing: bool,
     pub hop_limit: u8,
+    /// Whether any segment of this side was captured.
+    pub seen: bool,
 }
 
 /// A record whose content is not visible.
@@ -131,6 +134,15 @@ pub struct OpaqueRecord {
     pub time: Timestamp,
     /// How many opaque records the other side had sent by then.
     pub peer_records: u32,
+}
+
+/// What the first ClientHello took on the wire.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct HelloSize {
+    /// TCP segments with new payload, up to its last byte.
+    pub segments: u32,
+    /// TLS records.
+    pub records: u32,
 }
 
 /// A handshake message that never became whole.
@@ -162,6 +174,9 @@ pub struct Tcp {
 pub struct Progress {
     pub client_hello: Option<Timestamp>,
     pub server_hello: Option<Timestamp>,
+    /// The last payload of the server's flight, and the first of the client's answer to it.
+    pub server_flight: Option<Timestamp>,
+    pub client_flight: Option<Timestamp>,
     pub server_certificate: Option<Timestamp>,
     pub server_hello_done: Option<Timestamp>,
     pub client_certificate: Option<Timestamp>,
@@ -238,6 +253,8 @@ pub struct CaptureCondition {
     pub truncated: u32,
     /// Record boundaries were lost in a direction.
     pub desynchronised: bool,
+    /// Segments of only one side were captured, although the other side answered.
+    pub one_way: bool,
     /// The connection was forgotten for want of room.
     pub evicted: bool,
 }
@@ -245,8 +262,9 @@ pub struct CaptureCondition {
 impl CaptureCondition {
     /// Whether anything that should have been captured was not.
     pub fn lost_something(&self) -> bool {
-        let Self { midstream: _, gaps, missing_bytes: _, lost, truncated, desynchronised, evicted } = *self;
-        gaps > 0 || lost > 0 || truncated > 0 || desynchronised || evicted
+        let Self { midstream: _, gaps, missing_bytes: _, lost, truncated, desynchronised, one_way, evicted } =
+            *self;
+        gaps > 0 || lost > 0 || truncated > 0 || desynchronised || one_way || evicted
     }
 }
 

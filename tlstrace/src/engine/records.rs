@@ -41,17 +41,24 @@ pub(crate) trait Observer {
 
     fn alert(&mut self, level: AlertLevel, description: AlertDescription);
 
-    /// The header of a handshake message; its body follows with [`Observer::message`] if it is wanted.
-    fn message_begins(&mut self, kind: HandshakeType, length: u32, record: RecordHeader);
-
-    /// A whole handshake message without its 4-byte header. `None`: parts of it were not captured.
-    fn message(&mut self, kind: HandshakeType, length: u32, body: Option<&[u8]>);
+    /// A whole handshake message.
+    fn message(&mut self, message: WholeMessage<'_>);
 
     /// A hello in SSLv2 format, with its 2-byte header.
     fn ssl_v2_hello(&mut self, message: Option<&[u8]>);
 
     /// Record framing ended: what came where a record header was due cannot be one.
     fn not_a_record(&mut self, bytes: &[u8]);
+}
+
+/// A handshake message that has come to its end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WholeMessage<'a> {
+    pub(crate) kind: HandshakeType,
+    /// The body without the 4-byte header, as far as it is looked at. `None`: parts of it were not captured.
+    pub(crate) body: Option<&'a [u8]>,
+    /// Records that it was spread over.
+    pub(crate) records: u32,
 }
 
 /// Whether handshake records that follow a ChangeCipherSpec are encrypted.
@@ -117,11 +124,13 @@ enum Body {
 /// A handshake message on its way.
 #[derive(Clone, Debug, Default)]
 struct Message {
-    header: Option<(HandshakeType, u32)>,
+    kind: Option<HandshakeType>,
     /// Bytes of the body still to come.
     left: u32,
     /// Bytes of the body still to be kept, at its start.
     wanted: u32,
+    /// Number of the handshake record that it began in.
+    first_record: u32,
     body: Vec<u8>,
     lost: bool,
 }
@@ -155,13 +164,23 @@ impl<O: Observer> Reader for Reading<'_, O> {
 }
 
 impl Records {
-    /// Whether a record that starts with a segment would be believed now.
+    /// Whether a record that starts with a segment would be believed now: after text, after a hole, or after
+    /// bytes too few to tell what they are, which cannot begin a record (PostgreSQL answers `S`).
     pub(crate) fn awaits_tls(&self) -> bool {
-        matches!(self.state, State::Prelude | State::Lost)
+        match self.state {
+            State::Prelude | State::Lost => true,
+            State::Head => {
+                self.partial.first().is_some_and(|&first| !(20..=24).contains(&first) && first < 0x80)
+            }
+            _ => false,
+        }
     }
 
     /// Begins record framing at the next byte.
-    pub(crate) fn begin_tls(&mut self) {
+    pub(crate) fn begin_tls(&mut self, observer: &mut impl Observer) {
+        if self.state == State::Head {
+            observer.first_bytes(FirstBytes::Other, &self.partial);
+        }
         self.partial.clear();
         self.message = Message::default();
         self.state = State::RecordHeader;
@@ -179,7 +198,7 @@ impl Records {
 
     /// What is incomplete, if something is.
     pub(crate) fn unfinished(&self) -> Option<Unfinished> {
-        if let Some((kind, _)) = self.message.header {
+        if let Some(kind) = self.message.kind {
             return Some(Unfinished { kind: Some(kind), missing: self.message.left });
         }
         match self.state {
@@ -198,7 +217,7 @@ impl Records {
         match self.state {
             State::Body { left, kind: Body::Skip, .. } => u64::from(left),
             State::Body { left, kind: Body::Handshake, .. }
-                if self.message.header.is_some() && self.message.wanted == 0 =>
+                if self.message.kind.is_some() && self.message.wanted == 0 =>
             {
                 u64::from(u32::from(left).min(self.message.left))
             }
@@ -395,7 +414,7 @@ impl Records {
                     self.partial.clear();
                     if plaintext {
                         self.handshake_records = self.handshake_records.saturating_add(1);
-                        self.message_bytes(&start, header, observer);
+                        self.message_bytes(&start, observer);
                     } else {
                         observer.opaque_record(header);
                     }
@@ -409,7 +428,7 @@ impl Records {
                 self.advance(header, left, kind, taken)
             }
             Body::Handshake => {
-                let taken = self.message_bytes(bytes, header, observer);
+                let taken = self.message_bytes(bytes, observer);
                 self.advance(header, left, kind, taken)
             }
         }
@@ -423,21 +442,19 @@ impl Records {
 
     /// Reads message headers and bodies out of a handshake record. Returns the bytes taken, which is less
     /// than all when what follows is of no interest.
-    fn message_bytes(&mut self, bytes: &[u8], record: RecordHeader, observer: &mut impl Observer) -> usize {
+    fn message_bytes(&mut self, bytes: &[u8], observer: &mut impl Observer) -> usize {
         let mut rest = bytes;
         while !rest.is_empty() {
-            let Some((kind, length)) = self.message.header else {
+            let Some(kind) = self.message.kind else {
                 let before = self.message.body.len();
+                if before == 0 {
+                    self.message.first_record = self.handshake_records;
+                }
                 let (head, tail) = rest.split_at(rest.len().min(MESSAGE_HEADER_LEN - before));
                 self.message.body.extend_from_slice(head);
                 rest = tail;
                 if let [kind, a, b, c] = *self.message.body {
-                    self.begin_message(
-                        HandshakeType(kind),
-                        u32::from_be_bytes([0, a, b, c]),
-                        record,
-                        observer,
-                    );
+                    self.begin_message(HandshakeType(kind), u32::from_be_bytes([0, a, b, c]), observer);
                 }
                 continue;
             };
@@ -449,34 +466,28 @@ impl Records {
             self.message.left -= u32::try_from(part.len()).unwrap_or(self.message.left);
             rest = tail;
             if self.message.left == 0 {
-                self.end_message(kind, length, observer);
+                self.end_message(kind, observer);
             }
         }
         bytes.len()
     }
 
-    fn begin_message(
-        &mut self,
-        kind: HandshakeType,
-        length: u32,
-        record: RecordHeader,
-        observer: &mut impl Observer,
-    ) {
+    fn begin_message(&mut self, kind: HandshakeType, length: u32, observer: &mut impl Observer) {
         self.message.body.clear();
-        self.message.header = Some((kind, length));
+        self.message.kind = Some(kind);
         self.message.left = length;
         self.message.wanted = wanted_of(kind, length);
         self.message.lost = self.message.wanted < wanted_prefix(kind, length);
-        observer.message_begins(kind, length, record);
         if length == 0 {
-            self.end_message(kind, length, observer);
+            self.end_message(kind, observer);
         }
     }
 
-    fn end_message(&mut self, kind: HandshakeType, length: u32, observer: &mut impl Observer) {
+    fn end_message(&mut self, kind: HandshakeType, observer: &mut impl Observer) {
         let body = (!self.message.lost).then_some(&*self.message.body);
-        observer.message(kind, length, body);
-        self.message.header = None;
+        let records = self.handshake_records.saturating_sub(self.message.first_record).saturating_add(1);
+        observer.message(WholeMessage { kind, body, records });
+        self.message.kind = None;
         self.message.lost = false;
         self.message.body.clear();
         if self.message.body.capacity() > 16 * 1024 {
@@ -520,7 +531,7 @@ impl Records {
     fn message_missing(&mut self, len: u32, observer: &mut impl Observer) {
         let mut len = len;
         while len > 0 {
-            let Some((kind, length)) = self.message.header else {
+            let Some(kind) = self.message.kind else {
                 // A message header is missing: what follows in this record cannot be told apart. The next
                 // record may begin a message, so that is where reading goes on.
                 self.message = Message::default();
@@ -532,7 +543,7 @@ impl Records {
             self.message.left -= part;
             len -= part;
             if self.message.left == 0 {
-                self.end_message(kind, length, observer);
+                self.end_message(kind, observer);
             }
         }
     }

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::ser::SerializeSeq;
 use serde::{Serialize, Serializer};
@@ -12,7 +12,7 @@ use serde::{Serialize, Serializer};
 use crate::engine::facts::{HandshakeFacts, How, Peer};
 use crate::engine::segment::Direction;
 use crate::engine::timestamp::{Civil, Timestamp};
-use crate::tls::certificate::{CertificateChain, SubjectAltName};
+use crate::tls::certificate::{Certificate, CertificateChain, SubjectAltName};
 use crate::tls::client_hello::ClientHello;
 use crate::tls::codepoints::{AlertLevel, ProtocolVersion};
 use crate::tls::fingerprint;
@@ -161,6 +161,18 @@ struct Trace<'a> {
     alerts: Vec<AlertFields>,
     history: &'a str,
     timings_us: Timings,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offer: Option<Offer<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    selection: Option<Selection>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    certificate_request: Option<RequestFields<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    server_certificates: Vec<CertificateFields<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    client_certificates: Vec<CertificateFields<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proxy: Option<Proxy>,
     warnings: Items<'a, Evidence>,
     capture: Capture,
     #[serde(serialize_with = "display")]
@@ -183,21 +195,146 @@ struct AlertFields {
     encrypted: bool,
 }
 
-/// Durations of `DIAGNOSIS.md` §10, in microseconds.
+/// Durations of `DIAGNOSIS.md` §10, in microseconds, in the order in which they pass.
 #[derive(Serialize)]
 struct Timings {
-    /// SYN to the end of TCP's handshake.
+    /// SYN to the end of TCP's handshake: both legs, as seen from here.
     #[serde(skip_serializing_if = "Option::is_none")]
     tcp_rtt: Option<u64>,
-    /// From there to the whole ClientHello.
+    /// SYN to SYN-ACK: the server's leg.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server_rtt: Option<u64>,
+    /// SYN-ACK to ACK: the client's leg.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_rtt: Option<u64>,
+    /// End of TCP's handshake to the whole ClientHello.
     #[serde(skip_serializing_if = "Option::is_none")]
     client_hello: Option<u64>,
-    /// From there to the server's first answer.
+    /// First byte of the ClientHello to its last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_hello_transfer: Option<u64>,
+    /// ClientHello to the server's first answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     server_hello: Option<u64>,
-    /// From the ClientHello to the end of the handshake.
+    /// From there to the end of the server's flight.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server_flight: Option<u64>,
+    /// From there to the client's answer: its round trip and its verification of the certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_flight: Option<u64>,
+    /// The client's Finished to what the server sent next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server_finish: Option<u64>,
+    /// ClientHello to the end of the handshake.
     #[serde(skip_serializing_if = "Option::is_none")]
     handshake: Option<u64>,
+}
+
+/// What a ClientHello proposes beyond the ECS fields.
+#[derive(Serialize)]
+struct Offer<'a> {
+    /// Bytes of the message, its 4-byte header included.
+    length: u32,
+    segments: u32,
+    records: u32,
+    session_id_len: u8,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    key_shares: Vec<KeyShareFields>,
+    #[serde(skip_serializing_if = "Names::is_empty")]
+    signature_algorithms_cert: Names<'a, crate::tls::codepoints::SignatureScheme>,
+    #[serde(skip_serializing_if = "<[u8]>::is_empty")]
+    psk_modes: &'a [u8],
+    #[serde(skip_serializing_if = "is_zero")]
+    psk_identities: u16,
+    #[serde(skip_serializing_if = "is_false")]
+    early_data: bool,
+    /// Bytes of the session ticket; 0 asks for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session_ticket_len: Option<u16>,
+    #[serde(skip_serializing_if = "<[u16]>::is_empty")]
+    compress_certificate: &'a [u16],
+    #[serde(skip_serializing_if = "is_false")]
+    encrypted_client_hello: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    extended_master_secret: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    renegotiation_info: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    fallback_scsv: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    record_size_limit: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    padding_len: Option<u16>,
+    #[serde(skip_serializing_if = "is_false")]
+    ssl_v2: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    problems: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct KeyShareFields {
+    group: String,
+    len: u16,
+}
+
+/// What a ServerHello picks beyond the ECS fields.
+#[derive(Serialize)]
+struct Selection {
+    #[serde(skip_serializing_if = "is_false")]
+    hello_retry_request: bool,
+    /// The group that a HelloRetryRequest asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hello_retry_group: Option<String>,
+    /// The server can do better than it selected (RFC 8446 §4.1.3).
+    #[serde(skip_serializing_if = "is_false")]
+    downgrade_sentinel: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    extended_master_secret: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    renegotiation_info: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    psk: bool,
+}
+
+#[derive(Serialize)]
+struct RequestFields<'a> {
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    authorities: &'a [Box<str>],
+    certificate_types: &'a [u8],
+    #[serde(skip_serializing_if = "Names::is_empty")]
+    signature_algorithms: Names<'a, crate::tls::codepoints::SignatureScheme>,
+}
+
+/// A certificate. A client's names a person or a device: its subject and names stay out, and its fingerprint
+/// is cut short.
+#[derive(Serialize)]
+struct CertificateFields<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<&'a str>,
+    issuer: &'a str,
+    not_before: String,
+    not_after: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    names: Vec<Cow<'a, str>>,
+    key: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_bits: Option<u32>,
+    signature_algorithm: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    extended_key_usage: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ca: Option<bool>,
+    sha256: String,
+}
+
+/// The PROXY protocol header in front of the connection.
+#[derive(Serialize)]
+struct Proxy {
+    version: u8,
+    local: bool,
+    /// The load balancer: `client` is whom it speaks for.
+    address: IpAddr,
+    port: u16,
 }
 
 #[derive(Serialize)]
@@ -221,8 +358,10 @@ impl<'a> Line<'a> {
                 outcome: verdict.outcome(),
                 duration: nanos(verdict.time().since(facts.first_seen)),
             },
-            client: Endpoint::of(facts.client()),
-            server: Endpoint::of(facts.server()),
+            client: Endpoint::of(
+                facts.proxy.and_then(|header| header.source).unwrap_or(facts.client().address),
+            ),
+            server: Endpoint::of(facts.server().address),
             network: Network {
                 kind: if facts.server().address.is_ipv4() { "ipv4" } else { "ipv6" },
                 direction,
@@ -238,8 +377,8 @@ impl<'a> Line<'a> {
 }
 
 impl Endpoint {
-    fn of(peer: &Peer) -> Self {
-        Self { ip: peer.address.ip(), port: peer.address.port() }
+    fn of(address: SocketAddr) -> Self {
+        Self { ip: address.ip(), port: address.port() }
     }
 }
 
@@ -317,6 +456,21 @@ impl<'a> Trace<'a> {
             alerts: root_alert(verdict).into_iter().collect(),
             history: facts.history.as_str(),
             timings_us: Timings::of(facts),
+            offer: facts.client_hello.as_deref().map(|hello| Offer::of(hello, facts)),
+            selection: Selection::of(facts),
+            certificate_request: facts.certificate_request.as_deref().map(|request| RequestFields {
+                authorities: &request.authorities,
+                certificate_types: &request.certificate_types,
+                signature_algorithms: Names(&request.signature_schemes, |scheme| scheme.is_grease()),
+            }),
+            server_certificates: CertificateFields::chain(facts.server(), true),
+            client_certificates: CertificateFields::chain(facts.client(), false),
+            proxy: facts.proxy.map(|header| Proxy {
+                version: header.version,
+                local: header.local,
+                address: facts.client().address.ip(),
+                port: facts.client().address.port(),
+            }),
             warnings: Items(&verdict.warnings),
             capture: Capture {
                 complete: facts.is_complete_capture(),
@@ -333,11 +487,100 @@ impl Timings {
     fn of(facts: &HandshakeFacts) -> Self {
         let micros = |from: Option<Timestamp>, to: Option<Timestamp>| Some(nanos(to?.since(from?)) / 1000);
         let progress = &facts.progress;
+        let tcp = &facts.tcp;
         Self {
-            tcp_rtt: micros(facts.tcp.syn, facts.tcp.established),
-            client_hello: micros(facts.tcp.established, progress.client_hello),
+            tcp_rtt: micros(tcp.syn, tcp.established),
+            server_rtt: micros(tcp.syn, tcp.syn_ack),
+            client_rtt: micros(tcp.syn_ack, tcp.established),
+            client_hello: micros(tcp.established, progress.client_hello),
+            client_hello_transfer: micros(facts.client().first_payload, progress.client_hello)
+                .filter(|&micros| micros > 0),
             server_hello: micros(progress.client_hello, facts.server().first_payload),
+            server_flight: micros(facts.server().first_payload, progress.server_flight),
+            client_flight: micros(progress.server_flight, progress.client_flight),
+            server_finish: micros(
+                progress.client_finished,
+                progress.server_data.or(progress.server_finished),
+            ),
             handshake: micros(progress.client_hello, progress.complete),
+        }
+    }
+}
+
+impl<'a> Offer<'a> {
+    fn of(hello: &'a ClientHello, facts: &HandshakeFacts) -> Self {
+        Self {
+            length: hello.length,
+            segments: facts.client_hello_size.segments,
+            records: facts.client_hello_size.records,
+            session_id_len: hello.session_id_len,
+            key_shares: hello
+                .key_shares
+                .iter()
+                .filter(|share| !share.group.is_grease())
+                .map(|share| KeyShareFields { group: share.group.to_string(), len: share.len })
+                .collect(),
+            signature_algorithms_cert: Names(&hello.signature_schemes_cert, |scheme| scheme.is_grease()),
+            psk_modes: &hello.psk_modes,
+            psk_identities: hello.psk_identities,
+            early_data: hello.early_data,
+            session_ticket_len: hello.session_ticket_len,
+            compress_certificate: &hello.compress_certificate,
+            encrypted_client_hello: hello.encrypted_client_hello,
+            extended_master_secret: hello.extended_master_secret,
+            renegotiation_info: hello.renegotiation_info || hello.has_renegotiation_scsv(),
+            fallback_scsv: hello.has_fallback_scsv(),
+            record_size_limit: hello.record_size_limit,
+            padding_len: hello.padding_len,
+            ssl_v2: hello.ssl_v2,
+            problems: hello.problems.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+impl Selection {
+    fn of(facts: &HandshakeFacts) -> Option<Self> {
+        let hello = facts.server_hello.as_deref();
+        let retry = facts.hello_retry_request.as_deref();
+        hello.or(retry)?;
+        Some(Self {
+            hello_retry_request: retry.is_some(),
+            hello_retry_group: retry.and_then(|retry| retry.group).map(|group| group.to_string()),
+            downgrade_sentinel: hello.is_some_and(|hello| hello.downgrade.is_some()),
+            extended_master_secret: hello.is_some_and(|hello| hello.extended_master_secret),
+            renegotiation_info: hello.is_some_and(|hello| hello.renegotiation_info),
+            psk: hello.is_some_and(|hello| hello.psk_selected),
+        })
+    }
+}
+
+impl<'a> CertificateFields<'a> {
+    fn chain(peer: &'a Peer, is_public: bool) -> Vec<Self> {
+        let chain = peer.certificates.iter().flat_map(|chain| &chain.certificates);
+        chain.map(|certificate| Self::of(certificate, is_public)).collect()
+    }
+
+    fn of(certificate: &'a Certificate, is_public: bool) -> Self {
+        let usage = certificate.extended_key_usage.unwrap_or_default();
+        let uses =
+            [(usage.any, "any"), (usage.server_auth, "server_auth"), (usage.client_auth, "client_auth")];
+        let fingerprint = if is_public { &certificate.sha256[..] } else { &certificate.sha256[..8] };
+        Self {
+            subject: is_public.then_some(&*certificate.subject),
+            issuer: &certificate.issuer,
+            not_before: date(certificate.not_before),
+            not_after: date(certificate.not_after),
+            names: if is_public {
+                certificate.names.iter().filter_map(name_text).collect()
+            } else {
+                Vec::new()
+            },
+            key: certificate.key.algorithm.to_string(),
+            key_bits: certificate.key.bits,
+            signature_algorithm: &certificate.signature_algorithm,
+            extended_key_usage: uses.into_iter().filter_map(|(has, name)| has.then_some(name)).collect(),
+            ca: certificate.is_ca,
+            sha256: hex(fingerprint),
         }
     }
 }
@@ -420,7 +663,7 @@ impl Serialize for Items<'_, Alternative> {
 fn protocol_name(name: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(name) {
         Ok(text) if text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') => text.into(),
-        _ => name.iter().fold("0x".to_owned(), |text, byte| format!("{text}{byte:02x}")).into(),
+        _ => format!("0x{}", hex(name)).into(),
     }
 }
 
@@ -438,6 +681,25 @@ fn name_text(name: &SubjectAltName) -> Option<Cow<'_, str>> {
 fn date(seconds: i64) -> String {
     let Civil { year, month, day, hour, minute, second } = Civil::of(seconds);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference to the field")]
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference to the field")]
+fn is_zero(value: &u16) -> bool {
+    *value == 0
 }
 
 fn nanos(duration: std::time::Duration) -> u64 {

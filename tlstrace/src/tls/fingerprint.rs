@@ -98,7 +98,7 @@ fn ja4_alpn(protocol: &[u8]) -> [char; 2] {
     if first.is_ascii_alphanumeric() && last.is_ascii_alphanumeric() {
         return [char::from(first), char::from(last)];
     }
-    [hex_digit(first >> 4), hex_digit(last & 0x0f)]
+    [digit(u16::from(first >> 4)), digit(u16::from(last & 0x0f))]
 }
 
 /// The first 12 digits of SHA-256, or zeros for nothing.
@@ -132,19 +132,29 @@ fn push_list(text: &mut String, values: impl Iterator<Item = u16>) {
     }
 }
 
+/// By hand: `write!` costs more than the hash that this is for.
 fn push_decimal(text: &mut String, value: u16) {
-    let _ = write!(text, "{value}");
-}
-
-fn push_hex(text: &mut String, bytes: &[u8]) {
-    for byte in bytes {
-        text.push(hex_digit(byte >> 4));
-        text.push(hex_digit(byte & 0x0f));
+    let mut place = 10_000;
+    while place > 1 && value < place {
+        place /= 10;
+    }
+    while place > 0 {
+        text.push(digit(value / place % 10));
+        place /= 10;
     }
 }
 
-fn hex_digit(nibble: u8) -> char {
-    char::from_digit(u32::from(nibble & 0x0f), 16).unwrap_or('0')
+fn push_hex(text: &mut String, bytes: &[u8]) {
+    for &byte in bytes {
+        text.push(digit(u16::from(byte >> 4)));
+        text.push(digit(u16::from(byte & 0x0f)));
+    }
+}
+
+/// The lower-case hexadecimal digit of `value`, which is less than 16.
+fn digit(value: u16) -> char {
+    let offset = if value < 10 { b'0' } else { b'a' - 10 };
+    char::from(value.to_be_bytes()[1].wrapping_add(offset))
 }
 
 #[cfg(test)]

@@ -139,6 +139,22 @@ pub enum KeyAlgorithm {
     Other(Box<str>),
 }
 
+impl std::fmt::Display for KeyAlgorithm {
+    /// `RSA`, `EC secp256r1`, `Ed25519`, or an OID in dotted form.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Rsa => f.write_str("RSA"),
+            Self::Ec(Some(curve)) => write!(f, "EC {curve}"),
+            Self::Ec(None) => f.write_str("EC"),
+            Self::Ed25519 => f.write_str("Ed25519"),
+            Self::Ed448 => f.write_str("Ed448"),
+            Self::Dsa => f.write_str("DSA"),
+            Self::MlDsa(name) => write!(f, "{name}"),
+            Self::Other(oid) => write!(f, "{oid}"),
+        }
+    }
+}
+
 /// What the key may be used for (RFC 5280 §4.2.1.12).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ExtendedKeyUsage {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::engine::facts::{Ending, How, Phase, Role};
+use crate::engine::facts::{Ending, Phase, Role};
 use crate::tls::codepoints::{AlertDescription, AlertLevel};
 use crate::tls::record::FirstBytes;
 use crate::verdict::{Blame, Case, Confidence, Finding, Severity, Specificity, words};
@@ -98,19 +98,15 @@ impl Rule for ProbeTcpConnect {
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
         let facts = case.facts;
         let ending = case.root.ending.filter(|ending| ending.role == Role::Client)?;
-        let answered = facts.tcp.syn_ack.is_some() && facts.tcp.established.is_some();
         let proxy_header_only = facts.proxy.is_some()
             && facts.client_hello.is_none()
             && facts.client().unfinished.is_none()
             && matches!(facts.client().first_bytes, Some(FirstBytes::ProxyV1 | FirstBytes::ProxyV2));
         let nothing = facts.client().bytes == 0;
-        // A RST in answer to the SYN-ACK never completed the connection.
-        let reset_at_once = matches!(ending.how, How::Reset(_)) && facts.tcp.established.is_none();
-        if !answered && !reset_at_once
-            || !(nothing || proxy_header_only)
-            || facts.server().bytes > 0
-            || reset_at_once
-        {
+        // A server that answers the close with an alert was not greeted either.
+        let was_greeted = facts.server().first_payload.is_some_and(|first| first < ending.time);
+        let connected = facts.tcp.syn_ack.is_some() && facts.tcp.established.is_some();
+        if !connected || !(nothing || proxy_header_only) || was_greeted {
             return None;
         }
         Some(
@@ -253,14 +249,13 @@ impl Rule for Undetermined {
         if case.root.ending.is_some() && !capture.lost_something() && !capture.midstream {
             return None;
         }
-        let one_way = case.facts.peers.iter().any(|peer| peer.hop_limit == 0 && peer.bytes == 0);
         let (reason, text) = if capture.evicted {
             ("table_full", "the table of connections was full")
         } else if capture.lost > 0 || capture.gaps > 0 || capture.desynchronised {
             ("lost_packets", "part of the conversation was not captured")
         } else if capture.truncated > 0 {
             ("truncated_capture", "packets were captured only in part")
-        } else if one_way {
+        } else if capture.one_way {
             ("one_way_visibility", "only one direction was seen")
         } else if capture.midstream && case.facts.client_hello.is_none() {
             ("midstream", "the connection began before the capture")
