@@ -216,25 +216,34 @@ impl Engine {
         let judgement = verdict::judge(&connection.facts, listener);
         let Some(judgement) = judgement else {
             connection.stage = Stage::Done;
-            self.history.learn(&connection.facts, None);
-            follow_waiting(connection, &mut self.history);
+            self.learn(connection, None);
             return;
         };
         let provisional = judgement.rule.id() == "ok" && !connection.is_accepted();
         let repeated = connection.stage == Stage::Provisional;
         connection.stage =
             if provisional && connection.facts.endings.is_empty() { Stage::Provisional } else { Stage::Done };
-        follow_waiting(connection, &mut self.history);
+        self.learn(connection, Some(judgement.rule.id()));
         if repeated && judgement.rule.id() == "ok" {
             return;
         }
         if repeated {
             connection.revision += 1;
         }
-        self.history.learn(&connection.facts, Some(judgement.rule.id()));
         self.counts.verdicts += 1;
         let verdict = Verdict::new(judgement, Arc::new(connection.facts.clone()), connection.revision);
         self.outputs.push_back(Output::Verdict(Box::new(verdict)));
+    }
+
+    /// Lets the listener's history learn from a connection, once for its outcome and once for its end.
+    fn learn(&mut self, connection: &mut Connection, verdict: Option<&'static str>) {
+        if !connection.learned {
+            connection.learned = self.history.learn(&connection.facts, verdict);
+        }
+        if connection.stage == Stage::Done {
+            self.history.note_visit(&connection.facts);
+        }
+        follow_waiting(connection, &mut self.history);
     }
 }
 

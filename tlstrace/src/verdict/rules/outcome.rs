@@ -13,7 +13,7 @@ pub(super) const RULES: &[&dyn Rule] =
     &[&Ok, &ProbeTcpConnect, &ProbeTlsHandshake, &ClientCanceled, &Undetermined];
 
 /// A leg of a handshake that takes longer than this is worth a warning (`DIAGNOSIS.md` §10).
-const SLOW: Duration = Duration::from_millis(1000);
+const SLOW: Duration = Duration::from_secs(1);
 /// So many retransmissions during a handshake are worth a warning.
 const MANY_RETRANSMISSIONS: u32 = 3;
 
