@@ -55,13 +55,13 @@ pub(crate) struct History {
 /// One listener: a server address and port.
 #[derive(Clone, Debug, Default)]
 pub struct ListenerHistory {
-    /// ClientHellos with and without `server_name`.
+    /// Hellos with and without `server_name`.
     pub with_name: Tally,
     pub without_name: Tally,
     /// Connections with and without a PROXY header in front.
     pub with_proxy_header: Tally,
     pub without_proxy_header: Tally,
-    /// ClientHellos that fit into one segment anywhere, and larger ones.
+    /// Hellos that fit into one segment anywhere, and larger ones.
     pub small_hello: Tally,
     pub large_hello: Tally,
     /// Connections that spoke something else and were answered in kind: this listener does not speak TLS, or
@@ -69,7 +69,7 @@ pub struct ListenerHistory {
     pub other_protocol: u32,
     /// Handshakes in which the server asked for a client certificate in the clear.
     pub certificate_requests: u32,
-    /// ClientHellos that are waiting for the first byte of an answer now.
+    /// Hellos that are waiting for the first byte of an answer now.
     pub waiting: u32,
     /// When a ClientHello was last answered, and when one was last given up unanswered.
     pub last_answer: Option<Timestamp>,
