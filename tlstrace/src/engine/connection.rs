@@ -89,6 +89,8 @@ pub(crate) struct Connection {
     pub(crate) facts: HandshakeFacts,
     pub(crate) stage: Stage,
     pub(crate) revision: u32,
+    /// The listener's history has learned from it.
+    pub(crate) learned: bool,
     /// The listener's history counts its ClientHello among those that wait for an answer.
     pub(crate) counted_as_waiting: bool,
     sides: [Side; 2],
@@ -153,6 +155,7 @@ impl Connection {
             },
             stage: Stage::Open,
             revision: 0,
+            learned: false,
             counted_as_waiting: false,
             sides: Default::default(),
             hole_since: None,

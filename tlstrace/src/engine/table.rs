@@ -231,8 +231,11 @@ impl Table {
 
     /// All connections that are not judged for good, the oldest first.
     pub(crate) fn slots_by_age(&self) -> Vec<Slot> {
-        let mut slots: Vec<_> =
-            self.by_key.values().filter_map(|&slot| Some((self.open(slot)?.facts.first_seen, slot))).collect();
+        let mut slots: Vec<_> = self
+            .by_key
+            .values()
+            .filter_map(|&slot| Some((self.open(slot)?.facts.first_seen, slot)))
+            .collect();
         slots.sort_unstable();
         slots.into_iter().map(|(_, slot)| slot).collect()
     }
