@@ -17,8 +17,8 @@ const _: () = assert!(size_of::<FlowKey>() == 36);
 /// Which endpoint of a [`FlowKey`] sent a segment.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Sender {
-    Low,
-    High,
+    Low = 0,
+    High = 1,
 }
 
 impl FlowKey {
@@ -47,15 +47,15 @@ impl FlowKey {
     }
 }
 
-/// A hash of the flow that is the same for both directions: 15 bits.
+/// A hash of the flow that is the same for both directions.
 ///
 /// Multiply-shift over sums (which do not depend on the order). It is no defence against somebody who
 /// wants collisions: those cost look-ups, never a wrong answer.
 #[inline(always)]
-pub fn hash(packet: &TcpPacket) -> u32 {
+pub const fn hash(packet: &TcpPacket) -> u32 {
     let [s0, s1] = packet.source.words();
     let [d0, d1] = packet.destination.words();
-    let ports = u64::from(packet.tcp.source_port) + u64::from(packet.tcp.destination_port);
+    let ports = packet.tcp.source_port as u64 + packet.tcp.destination_port as u64;
     let mixed = s0
         .wrapping_add(d0)
         .wrapping_mul(0x9e37_79b9_7f4a_7c15)
@@ -63,8 +63,5 @@ pub fn hash(packet: &TcpPacket) -> u32 {
         .wrapping_mul(0xbf58_476d_1ce4_e5b9)
         .wrapping_add(ports)
         .wrapping_mul(0x94d0_49bb_1331_11eb);
-    (mixed >> (64 - HASH_BITS)) as u32
+    (mixed >> 32) as u32
 }
-
-/// Number of bits that [`hash`] returns.
-pub const HASH_BITS: u32 = 15;

@@ -115,10 +115,18 @@ const PROXY_V2_SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
 const PROXY_V2_HEADER_LEN: u32 = 16;
 /// Addresses and ports of two IPv6 endpoints.
 const PROXY_V2_ADDRESSES_LEN: u32 = 36;
-const PROXY_V1_MAX_LEN: u32 = 107;
+/// Longest PROXY protocol header of version 1, with its line break.
+pub const PROXY_LINE_MAX_LEN: u32 = 107;
 
 /// How far ahead a segment may be to count as one behind a hole.
 const MAX_AHEAD: u32 = 1 << 30;
+
+/// Whether a record that begins with `head` is a ClientHello's: how TLS begins inside a stream that was
+/// something else.
+#[inline(always)]
+pub const fn is_client_hello(head: [u8; 6]) -> bool {
+    matches!(head, [HANDSHAKE, 3, 0..=4, _, _, CLIENT_HELLO])
+}
 
 impl Stream {
     /// `next_sequence` is known.
@@ -129,8 +137,6 @@ impl Stream {
     const CIPHER_CHANGED: u8 = 0x04;
     /// An encrypted handshake record was passed, of the type that only TLS ≤ 1.2 has.
     const ENCRYPTED_HANDSHAKE: u8 = 0x08;
-    /// The current "record" is a PROXY header: a new stream begins behind it.
-    const PROXY: u8 = 0x10;
 
     pub const fn mode(&self) -> Mode {
         self.mode
@@ -153,7 +159,7 @@ impl Stream {
         self.flags |= Self::PLACED;
     }
 
-    /// From `sequence` on, this stream is TLS: the peer's ClientHello says so.
+    /// From `sequence` on, this stream is TLS after all: the peer's ClientHello says so.
     #[inline(always)]
     pub const fn expect_tls(&mut self, sequence: u32) {
         if self.mode.0 == Mode::NOT_TLS.0 {
@@ -187,39 +193,29 @@ impl Stream {
         Place::New(behind)
     }
 
-    /// Looks at the first bytes of a stream and decides what it is.
+    /// Looks at the bytes at which TLS may begin, and decides whether it does. `len` bytes of payload begin
+    /// with `head`, which is filled up with zeroes if they are fewer.
     #[inline(always)]
-    pub fn begin(&mut self, payload: &impl Payload, at: u32, len: u32) -> Mode {
-        self.head_len = 0;
-        self.mode = Mode::NOT_TLS;
-        let Some([first]) = payload.peek(at) else { return self.mode };
-        if let Some(head) = payload.peek::<5>(at) {
-            let [kind, major, _, l1, l0] = head;
-            if is_content_type(kind) && major == 3 {
-                let length = u32::from(u16::from_be_bytes([l1, l0]));
-                if length != 0 && length <= MAX_RECORD_LEN {
-                    self.mode = Mode::TLS;
-                }
-            } else if kind & 0x80 != 0 && head[2] == CLIENT_HELLO && head[3] <= 3 {
-                // A ClientHello in the format of SSL 2 (RFC 5246 appendix E.2).
-                self.record_left = (u32::from(kind & 0x7f) << 8 | u32::from(major)) + 2;
-                self.copy_left = self.record_left;
+    pub const fn begin(&mut self, head: [u8; HEAD_LEN], len: u32) {
+        let [kind, major, third, fourth, fifth, sixth, ..] = head;
+        let length = u16::from_be_bytes([fourth, fifth]) as u32;
+        if self.mode.0 == Mode::NOT_TLS.0 {
+            if is_client_hello([kind, major, third, fourth, fifth, sixth]) {
                 self.mode = Mode::TLS;
-            } else if kind == b'P' || kind == b'\r' {
-                self.begin_proxy(payload, at, len);
             }
-        } else if is_content_type(first) {
-            // Too short to tell: the record header is checked as it comes.
+        } else if is_content_type(kind)
+            // With fewer bytes, the record header is checked as it comes.
+            && (len < RECORD_HEADER_LEN as u32 || major == 3 && length != 0 && length <= MAX_RECORD_LEN)
+        {
             self.mode = Mode::TLS;
+        } else if kind & 0x80 != 0 && third == CLIENT_HELLO && fourth <= 3 {
+            // A ClientHello in the format of SSL 2 (RFC 5246 appendix E.2).
+            self.record_left = u16::from_be_bytes([kind & 0x7f, major]) as u32 + 2;
+            self.copy_left = self.record_left;
+            self.mode = Mode::TLS;
+        } else {
+            self.mode = Mode::NOT_TLS;
         }
-        self.mode
-    }
-
-    /// Whether a ClientHello begins at offset `at`: how TLS begins within a stream that was something
-    /// else.
-    #[inline(always)]
-    pub fn is_client_hello(payload: &impl Payload, at: u32) -> bool {
-        matches!(payload.peek(at), Some([HANDSHAKE, 3, 0..=4, _, _, CLIENT_HELLO]))
     }
 
     /// Passes a part of the payload: some of the `left` bytes from offset `at` on.
@@ -228,7 +224,41 @@ impl Stream {
     /// Nothing is to be passed any more when [`Stream::mode`] is not [`Mode::TLS`].
     #[inline(always)]
     pub fn step(&mut self, payload: &mut impl Payload, at: u32, left: u32) -> Step {
-        if self.record_left == 0 { self.header(payload, at, left) } else { self.body(payload, at, left) }
+        let is_header = self.record_left == 0;
+        let mut notes = 0;
+        let len;
+        if is_header {
+            let Some(header_len) = self.header(payload, at) else {
+                self.mode = Mode::DONE;
+                return Step { passed: left, notes: Notes::UNFRAMED | Notes::LAST };
+            };
+            len = header_len;
+            if len == u32::from(RECORD_HEADER_LEN) || self.head_len == 0 {
+                notes = self.begin_record();
+            }
+        } else {
+            if self.flags & Self::UNDECIDED != 0 {
+                self.flags &= !Self::UNDECIDED;
+                notes = self.decide(payload, at);
+            }
+            let part = left.min(self.record_left);
+            if self.copy_left == 0 {
+                self.record_left -= part;
+                return Step { passed: part, notes };
+            }
+            len = part.min(self.copy_left).min(limits::MAX_COPIED.saturating_sub(self.copied));
+        }
+        let copied = payload.copy(at, len);
+        self.copied = self.copied.saturating_add(copied);
+        if copied == 0 {
+            notes |= Notes::TRUNCATED;
+        }
+        if is_header {
+            return Step { passed: len, notes };
+        }
+        self.copy_left = if copied == 0 { 0 } else { self.copy_left.saturating_sub(copied) };
+        self.record_left = self.record_left.saturating_sub(copied);
+        Step { passed: copied, notes }
     }
 
     /// Notes that `passed` bytes of the payload from the stream's next byte on were passed.
@@ -283,110 +313,51 @@ impl Stream {
         Place::New(0)
     }
 
+    /// Takes all of a record header at offset `at`, or its next byte, and returns how many bytes that is.
+    /// `None` if it is no record header.
     #[inline(always)]
-    fn begin_proxy(&mut self, payload: &impl Payload, at: u32, len: u32) {
-        let Some(start) = payload.peek::<16>(at) else { return };
-        let total = if start[..12] == PROXY_V2_SIGNATURE {
-            PROXY_V2_HEADER_LEN + u32::from(u16::from_be_bytes([start[14], start[15]]))
-        } else if start[..6] == *b"PROXY " {
-            proxy_v1_len(payload, at, len)
-        } else {
-            0
-        };
-        if total != 0 {
-            self.record_left = total;
-            self.copy_left = total.min(PROXY_V2_HEADER_LEN + PROXY_V2_ADDRESSES_LEN);
-            if start[0] == b'P' {
-                self.copy_left = total;
-            }
-            self.flags |= Self::PROXY;
-            self.mode = Mode::TLS;
-        }
-    }
-
-    #[inline(always)]
-    fn header(&mut self, payload: &mut impl Payload, at: u32, left: u32) -> Step {
-        if self.flags & Self::PROXY != 0 {
-            self.flags &= !Self::PROXY;
-            if self.begin(payload, at, left) != Mode::TLS {
-                return Step { passed: left, notes: Notes::NOT_TLS };
-            }
-            if self.record_left != 0 {
-                return Step { passed: 0, notes: 0 };
-            }
-        }
+    fn header(&mut self, payload: &impl Payload, at: u32) -> Option<u32> {
         if self.head_len == 0
             && let Some([kind, major, minor, l1, l0]) = payload.peek::<5>(at)
         {
             self.head = u64::from(u32::from_be_bytes([kind, major, minor, l1])) << 8 | u64::from(l0);
-            if !is_content_type(kind) || major != 3 || self.length() > MAX_RECORD_LEN {
-                return self.desynchronized(left);
-            }
-            return self.record(payload, at, 5);
+            let fits = is_content_type(kind) && major == 3 && self.length() <= MAX_RECORD_LEN;
+            return if fits { Some(u32::from(RECORD_HEADER_LEN)) } else { None };
         }
-        let Some([byte]) = payload.peek::<1>(at) else { return self.desynchronized(left) };
+        let [byte] = payload.peek::<1>(at)?;
         let fits = match self.head_len {
             0 => is_content_type(byte),
             1 => byte == 3,
             3 => u32::from(byte) <= MAX_RECORD_LEN >> 8,
             _ => true,
         };
-        if !fits {
-            return self.desynchronized(left);
-        }
         self.head = self.head << 8 | u64::from(byte);
-        self.head_len += 1;
-        if self.head_len == RECORD_HEADER_LEN {
-            self.head_len = 0;
-            return self.record(payload, at, 1);
-        }
-        self.copied = self.copied.saturating_add(1);
-        Step { passed: 1, notes: if payload.copy(at, 1) == 0 { Notes::TRUNCATED } else { 0 } }
+        self.head_len = if self.head_len + 1 < RECORD_HEADER_LEN { self.head_len + 1 } else { 0 };
+        if fits { Some(1) } else { None }
     }
 
-    /// Begins the record whose header ends with the `len` bytes at offset `at`.
+    /// Begins the record whose header is complete.
     #[inline(always)]
-    fn record(&mut self, payload: &mut impl Payload, at: u32, len: u32) -> Step {
+    const fn begin_record(&mut self) -> u8 {
         self.record_left = self.length();
         self.copy_left = 0;
-        self.copied = self.copied.saturating_add(len);
-        let mut notes = if payload.copy(at, len) == 0 { Notes::TRUNCATED } else { 0 };
         match self.content_type() {
-            HANDSHAKE | CHANGE_CIPHER_SPEC => self.flags |= Self::UNDECIDED,
-            ALERT if self.record_left == 2 => self.copy_left = 2,
-            _ => {
-                notes |= self.encrypted_record();
-                if self.flags & Self::ENCRYPTED_HANDSHAKE != 0 && self.content_type() != ALERT {
-                    // TLS 1.3 has no encrypted record of type 22: this is application data of TLS ≤ 1.2.
-                    self.mode = Mode::DONE;
-                    notes |= Notes::LAST;
-                }
+            HANDSHAKE | CHANGE_CIPHER_SPEC => {
+                self.flags |= Self::UNDECIDED;
+                0
             }
-        }
-        Step { passed: len, notes }
-    }
-
-    #[inline(always)]
-    fn body(&mut self, payload: &mut impl Payload, at: u32, left: u32) -> Step {
-        let mut notes = 0;
-        if self.flags & Self::UNDECIDED != 0 {
-            self.flags &= !Self::UNDECIDED;
-            notes = self.decide(payload, at);
-        }
-        let mut passed = left.min(self.record_left);
-        if self.copy_left != 0 {
-            let room = limits::MAX_COPIED.saturating_sub(self.copied);
-            let wanted = passed.min(self.copy_left).min(room);
-            passed = if wanted == 0 { 0 } else { payload.copy(at, wanted) };
-            if passed == 0 {
-                self.copy_left = 0;
-                notes |= Notes::TRUNCATED;
+            ALERT if self.record_left == 2 => {
+                self.copy_left = 2;
+                0
             }
-            self.copy_left = self.copy_left.saturating_sub(passed);
-            self.copied = self.copied.saturating_add(passed);
+            // TLS 1.3 has no encrypted record of type 22: this is application data of TLS ≤ 1.2.
+            kind if kind != ALERT && self.flags & Self::ENCRYPTED_HANDSHAKE != 0 => {
+                self.encrypted_record();
+                self.mode = Mode::DONE;
+                Notes::LAST
+            }
+            _ => self.encrypted_record(),
         }
-        self.record_left = self.record_left.saturating_sub(passed);
-        Step { passed, notes }
     }
 
     /// Decides what to copy of the record whose body begins at offset `at`.
@@ -431,13 +402,6 @@ impl Stream {
         Notes::LAST
     }
 
-    /// What should be a record header is none: the rest of the stream is not followed.
-    #[inline(always)]
-    const fn desynchronized(&mut self, left: u32) -> Step {
-        self.mode = Mode::DONE;
-        Step { passed: left, notes: Notes::UNFRAMED | Notes::LAST }
-    }
-
     #[inline(always)]
     const fn content_type(&self) -> u8 {
         (self.head >> 32) as u8
@@ -454,16 +418,27 @@ const fn is_content_type(byte: u8) -> bool {
     byte >= CHANGE_CIPHER_SPEC && byte <= HEARTBEAT
 }
 
-/// Length of a PROXY protocol header, version 1, with its CRLF; 0 if it does not end within the payload.
+/// How many bytes [`Stream::begin`] and [`proxy_header`] look at.
+pub const HEAD_LEN: usize = 16;
+
+/// A PROXY protocol header in front of TLS.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ProxyHeader {
+    /// Version 1: a line.
+    Line,
+    /// Version 2, of this many bytes, of which so many are wanted: type-length-values are not.
+    Binary { len: u32, wanted: u32 },
+}
+
+/// Whether a stream that begins with `head` begins with a PROXY protocol header.
 #[inline(always)]
-fn proxy_v1_len(payload: &impl Payload, at: u32, len: u32) -> u32 {
-    for offset in 0..PROXY_V1_MAX_LEN {
-        if offset >= len {
-            break;
-        }
-        if let Some([b'\n']) = payload.peek(at + offset) {
-            return offset + 1;
-        }
+pub fn proxy_header(head: [u8; HEAD_LEN]) -> Option<ProxyHeader> {
+    if head[..12] == PROXY_V2_SIGNATURE {
+        let len = PROXY_V2_HEADER_LEN + u32::from(u16::from_be_bytes([head[14], head[15]]));
+        return Some(ProxyHeader::Binary {
+            len,
+            wanted: len.min(PROXY_V2_HEADER_LEN + PROXY_V2_ADDRESSES_LEN),
+        });
     }
-    0
+    (head[..6] == *b"PROXY ").then_some(ProxyHeader::Line)
 }

@@ -6,7 +6,13 @@
 //! for 69 to 138 s, no longer.
 
 /// Number of slots.
-pub const SLOTS: usize = 1 << crate::flow::HASH_BITS;
+pub const SLOTS: usize = 1 << SLOT_BITS;
+
+/// The slot of a flow with this [`crate::flow::hash`].
+#[inline(always)]
+pub const fn index(hash: u32) -> usize {
+    (hash >> (u32::BITS - SLOT_BITS)) as usize
+}
 
 /// An epoch is `bpf_ktime_get_ns() >> EPOCH_SHIFT`, of which 8 bits are kept: 2³⁶ ns are about 69 s.
 pub const EPOCH_SHIFT: u32 = 36;
@@ -65,6 +71,7 @@ impl Slot {
     }
 }
 
+const SLOT_BITS: u32 = 15;
 const COUNT_BITS: u32 = 12;
 const COUNT: u32 = (1 << COUNT_BITS) - 1;
 

@@ -108,7 +108,7 @@ impl OptionScan {
 }
 
 /// Most options that a header holds: 40 bytes, one each.
-pub const MAX_OPTIONS: usize = 40;
+pub const MAX_OPTIONS: u32 = 40;
 
 /// Room for all options: the data offset leaves them 40 bytes, and a power of two is cheap to stay in.
 pub const MAX_OPTIONS_LEN: usize = 64;

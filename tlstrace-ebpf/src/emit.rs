@@ -1,20 +1,25 @@
 //! Puts an event together and writes it into the ring.
+//!
+//! The functions without name mangling are *global functions* to the verifier: it walks each of them
+//! once, for any arguments, instead of once per path that leads to a call. Without that, the loops in
+//! them would multiply with everything before them.
 
-use aya_ebpf::EbpfContext;
-use aya_ebpf::bindings::{BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
+use aya_ebpf::bindings::{__sk_buff, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_ringbuf_output, bpf_skb_load_bytes};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
-use aya_ebpf::programs::TcContext;
 use tlstrace_common::config::Control;
-use tlstrace_common::event::{ChunkHeader, MAX_CHUNKS, MAX_EVENT_LEN, Notes, SegmentHeader};
-use tlstrace_common::framing::Payload;
+use tlstrace_common::event::{
+    ChunkHeader, MAX_CHUNKS, MAX_EVENT_LEN, MAX_EVENT_PAYLOAD, Notes, SegmentHeader,
+};
+use tlstrace_common::framing::{HEAD_LEN, PROXY_LINE_MAX_LEN, Payload};
 use tlstrace_common::load::Load;
 use tlstrace_common::packet::TcpPacket;
 use tlstrace_common::skip::Counter;
 use tlstrace_common::tcp::{self, OptionScan};
 
 use crate::machine::{self, opaque};
+use crate::select::Flow;
 use crate::skb::Paged;
 use crate::stats;
 
@@ -25,7 +30,7 @@ static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
 static CONTROL: Array<Control> = Array::with_max_entries(1, 0);
 
 #[map]
-static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+static SCRATCH: PerCpuArray<Event> = PerCpuArray::with_max_entries(1, 0);
 
 /// Which way a packet goes through its interface.
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -38,34 +43,35 @@ pub(crate) enum Hook {
 /// relate "how far" to "how many".
 const BLOCK: usize = 2048;
 
-/// An event as it grows. A per-CPU value is at most 32 KiB (`PCPU_MIN_UNIT_SIZE`).
+/// A segment, and the event about it as it grows. A per-CPU value is at most 32 KiB
+/// (`PCPU_MIN_UNIT_SIZE`).
 #[repr(C)]
-pub(crate) struct Scratch {
-    /// Bytes of `event` in use.
+pub(crate) struct Event {
+    pub(crate) packet: TcpPacket,
+    /// Bytes of `bytes` in use.
     used: u32,
-    /// Where in `event` the last chunk's header is, 0 if there is no chunk.
+    /// Where in `bytes` the last chunk's header is, 0 if there is no chunk.
     chunk: u32,
     /// Offset in the payload of the byte behind the last chunk.
     chunk_end: u32,
     chunks: u32,
-    /// Cursor of the framing loop: offset in the payload.
+    /// Cursor of a loop over the payload.
     pub(crate) at: u32,
-    /// Notes gathered by the framing loop.
-    pub(crate) notes: u32,
+    /// [`Notes`] so far.
+    notes: u32,
+    hook: u32,
+    /// A flow that begins: the stack has no room for it.
+    pub(crate) fresh: Flow,
     scan: OptionScan,
+    line: [u8; LINE_ROOM],
     options: [u8; tcp::MAX_OPTIONS_LEN],
-    event: [u8; MAX_EVENT_LEN + BLOCK],
+    bytes: [u64; (MAX_EVENT_LEN + BLOCK) / 8],
 }
 
-const _: () = assert!(size_of::<Scratch>() <= 32 * 1024);
+const _: () = assert!(size_of::<Event>() <= 32 * 1024);
 
-/// A segment's payload, and the event that parts of it are copied into.
-pub(crate) struct Event<'a> {
-    context: &'a TcContext,
-    payload_offset: u32,
-    payload_len: u32,
-    pub(crate) scratch: &'a mut Scratch,
-}
+/// A power of two that a line of the PROXY protocol fits in.
+const LINE_ROOM: usize = 128;
 
 /// The settings that userspace makes while the program runs.
 #[inline(always)]
@@ -74,42 +80,123 @@ pub(crate) fn control() -> Option<&'static mut Control> {
     CONTROL.get_ptr_mut(0).map(|control| unsafe { &mut *control })
 }
 
-impl<'a> Event<'a> {
-    /// An event without chunks.
+/// The time, in nanoseconds of `CLOCK_MONOTONIC`.
+#[inline(always)]
+pub(crate) fn now() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+impl Event {
+    /// This CPU's event.
     #[inline(always)]
-    pub(crate) fn new(context: &'a TcContext, packet: &TcpPacket) -> Option<Self> {
+    pub(crate) fn current() -> Option<&'static mut Self> {
         // SAFETY: the value is this CPU's, and no program of ours interrupts another on the same CPU.
-        let scratch = unsafe { &mut *SCRATCH.get_ptr_mut(0)? };
-        scratch.used = size_of::<SegmentHeader>() as u32;
-        scratch.chunk = 0;
-        scratch.chunk_end = 0;
-        scratch.chunks = 0;
-        scratch.at = 0;
-        scratch.notes = 0;
-        Some(Self {
-            context,
-            payload_offset: packet.tcp.payload_offset,
-            payload_len: packet.tcp.payload_len,
-            scratch,
-        })
+        SCRATCH.get_ptr_mut(0).map(|event| unsafe { &mut *event })
+    }
+
+    /// Makes it an event about `packet`, without chunks.
+    #[inline(always)]
+    pub(crate) fn begin(&mut self, packet: &TcpPacket, hook: Hook) {
+        self.packet = *packet;
+        self.used = size_of::<SegmentHeader>() as u32;
+        self.chunk = 0;
+        self.chunk_end = 0;
+        self.chunks = 0;
+        self.notes = 0;
+        self.hook = hook as u32;
+    }
+
+    /// [`Notes`] so far.
+    #[inline(always)]
+    pub(crate) fn notes(&self) -> u8 {
+        self.notes as u8
+    }
+
+    /// Adds [`Notes`].
+    #[inline(always)]
+    pub(crate) fn note(&mut self, notes: u8) {
+        self.notes |= u32::from(notes);
     }
 
     /// Whether anything was copied.
     #[inline(always)]
     pub(crate) fn is_empty(&self) -> bool {
-        self.scratch.chunks == 0
+        self.chunks == 0
+    }
+
+    /// The interface and the direction in which the packet passes it, as one number that is not 0.
+    #[inline(always)]
+    pub(crate) fn place(&self, skb: &__sk_buff) -> u32 {
+        skb.ifindex << 1 | self.hook & 1
+    }
+
+    /// Copies all of a part of the payload, as far as there is room.
+    #[inline(always)]
+    pub(crate) fn copy_all(&mut self, skb: &mut __sk_buff, at: u32, len: u32) {
+        // SAFETY: both are valid.
+        unsafe { tlstrace_copy(skb, self, at, len) };
+    }
+
+    /// Length of the line at offset `at` of the payload with its line break; 0 if it does not end within
+    /// the `left` bytes there are, or is too long for a PROXY header.
+    #[inline(always)]
+    pub(crate) fn line_len(&mut self, skb: &mut __sk_buff, at: u32, left: u32) -> u32 {
+        // SAFETY: both are valid.
+        unsafe { tlstrace_line(skb, self, at, left) }
     }
 
     /// Writes the event into the ring, stamped `now`. Returns whether there was room.
     #[inline(always)]
-    pub(crate) fn emit(mut self, packet: &TcpPacket, hook: Hook, now: u64) -> bool {
-        let notes = self.scratch.notes as u8;
-        let tcp_options = self.tcp_options(packet);
-        // SAFETY: reads the context.
-        let skb = unsafe { &*self.context.skb.skb };
-        let event = self.scratch.event.as_mut_ptr();
+    pub(crate) fn write(&mut self, skb: &mut __sk_buff, now: u64) -> bool {
+        // SAFETY: both are valid.
+        unsafe { tlstrace_write(skb, self, now) != 0 }
+    }
+
+    /// Up to 16 bytes at offset `at` of the payload, `left` of which there are; the rest is zero.
+    #[inline(always)]
+    pub(crate) fn head(&mut self, skb: &mut __sk_buff, at: u32, left: u32) -> [u8; HEAD_LEN] {
+        let head = &raw mut self.line;
+        // SAFETY: the buffer is larger than a head, and nobody else uses it now.
+        unsafe {
+            *head.cast::<[u8; HEAD_LEN]>() = [0; HEAD_LEN];
+            load_bytes(
+                skb,
+                self.packet.tcp.payload_offset + at,
+                head.cast(),
+                left.min(HEAD_LEN as u32),
+                HEAD_LEN,
+            );
+            *head.cast::<[u8; HEAD_LEN]>()
+        }
+    }
+
+    /// [`tcp::options`] of the packet, fetched with one call.
+    #[inline(always)]
+    fn tcp_options(&mut self, skb: &mut __sk_buff) -> u8 {
+        let tcp = &self.packet.tcp;
+        let len = tcp.payload_offset - tcp.options_offset;
+        let options = (&raw mut self.options).cast();
+        // SAFETY: as many bytes as there is room for.
+        if unsafe { !load_bytes(skb, tcp.options_offset, options, len, tcp::MAX_OPTIONS_LEN) } {
+            return 0;
+        }
+        self.scan = OptionScan { at: 0, len, found: 0 };
+        for _ in machine::rounds(tcp::MAX_OPTIONS) {
+            machine::fence();
+            if !self.scan.step(&self.options) {
+                break;
+            }
+        }
+        self.scan.found as u8
+    }
+
+    #[inline(always)]
+    fn write_header(&mut self, skb: &mut __sk_buff, now: u64) {
+        let tcp_options = self.tcp_options(skb);
+        let packet = &self.packet;
         // SAFETY: the event begins with room for a header, aligned.
-        let header = unsafe { &mut *event.cast::<SegmentHeader>() };
+        let header = unsafe { &mut *(&raw mut self.bytes).cast::<SegmentHeader>() };
         header.timestamp_ns = now;
         header.source = packet.source.octets();
         header.destination = packet.destination.octets();
@@ -125,134 +212,192 @@ impl<'a> Event<'a> {
         header.tcp_flags = packet.tcp.flags;
         header.tcp_options = tcp_options;
         header.hop_limit = packet.hop_limit;
-        header.direction = hook as u8;
-        header.notes = notes;
-        header.chunks = self.scratch.chunks as u8;
-        let used = opaque(u64::from(self.scratch.used));
-        if used > MAX_EVENT_LEN as u64 {
-            return false;
-        }
-        // SAFETY: `used` bytes of the event were written, if not now then for an earlier event.
-        let lost = unsafe {
-            bpf_ringbuf_output((&raw const EVENTS).cast_mut().cast(), event.cast(), used, wakeup())
-        };
-        if lost != 0 {
-            stats::count(Counter::RingFull);
-            return false;
-        }
-        stats::count(Counter::Events);
-        stats::add(Counter::EventBytes, used);
-        if notes & Notes::TRUNCATED != 0 {
-            stats::count(Counter::EventTruncated);
-        }
-        true
-    }
-
-    /// [`tcp::options`] of the packet, fetched with one call.
-    #[inline(always)]
-    fn tcp_options(&mut self, packet: &TcpPacket) -> u8 {
-        let len = opaque(u64::from(packet.tcp.payload_offset - packet.tcp.options_offset));
-        if len > tcp::MAX_OPTIONS_LEN as u64 {
-            return 0;
-        }
-        let len = opaque(len);
-        if len == 0 {
-            return 0;
-        }
-        // SAFETY: at most as many bytes as there is room for.
-        let failed = unsafe {
-            bpf_skb_load_bytes(
-                self.context.as_ptr(),
-                packet.tcp.options_offset,
-                self.scratch.options.as_mut_ptr().cast(),
-                len as u32,
-            )
-        };
-        if failed != 0 {
-            return 0;
-        }
-        let scratch = &mut *self.scratch;
-        scratch.scan = OptionScan { at: 0, len: len as u32, found: 0 };
-        for _ in 0..tcp::MAX_OPTIONS {
-            machine::fence();
-            if !scratch.scan.step(&scratch.options) {
-                break;
-            }
-        }
-        scratch.scan.found as u8
+        header.direction = self.hook as u8;
+        header.notes = self.notes as u8;
+        header.chunks = self.chunks as u8;
     }
 
     /// Appends payload bytes to the event, as a new chunk if they do not continue the last one.
     #[inline(always)]
-    fn append(&mut self, at: u32, len: u32) -> u32 {
-        let len = opaque(u64::from(len));
-        if len > BLOCK as u64 {
-            return 0;
-        }
-        let len = opaque(len);
-        if len == 0 {
-            return 0;
-        }
-        let mut used = opaque(u64::from(self.scratch.used));
+    fn append(&mut self, skb: &mut __sk_buff, at: u32, len: u32) -> u32 {
+        let mut used = opaque(u64::from(self.used));
         if used > (MAX_EVENT_LEN - size_of::<ChunkHeader>()) as u64 {
             return 0;
         }
-        let event = self.scratch.event.as_mut_ptr();
-        if self.scratch.chunk == 0 || self.scratch.chunk_end != at {
-            if self.scratch.chunks >= MAX_CHUNKS as u32 {
+        let bytes = (&raw mut self.bytes).cast::<u8>();
+        let is_new = self.chunk == 0 || self.chunk_end != at;
+        if is_new {
+            if self.chunks >= MAX_CHUNKS as u32 {
                 return 0;
             }
-            self.scratch.chunk = used as u32;
-            self.scratch.chunks += 1;
-            self.scratch.chunk_end = at;
-            // SAFETY: bounded above.
-            unsafe { machine::store(event.add(used as usize), at) };
             used += size_of::<ChunkHeader>() as u64;
         }
         // SAFETY: at most `BLOCK` bytes at `MAX_EVENT_LEN` at most.
-        let failed = unsafe {
-            bpf_skb_load_bytes(
-                self.context.as_ptr(),
-                self.payload_offset + at,
-                event.add(used as usize).cast(),
-                len as u32,
-            )
-        };
-        if failed != 0 {
+        if unsafe {
+            !load_bytes(skb, self.packet.tcp.payload_offset + at, bytes.add(used as usize), len, BLOCK)
+        } {
             return 0;
         }
-        self.scratch.used = (used + len) as u32;
-        self.scratch.chunk_end += len as u32;
-        let chunk = opaque(u64::from(self.scratch.chunk));
-        if chunk <= MAX_EVENT_LEN as u64 {
-            let chunk_len = self.scratch.used - chunk as u32 - size_of::<ChunkHeader>() as u32;
-            // SAFETY: bounded above.
-            unsafe { machine::store(event.add(chunk as usize + 4), chunk_len) };
+        if is_new {
+            self.chunk = used as u32 - size_of::<ChunkHeader>() as u32;
+            self.chunk_end = at;
+            self.chunks += 1;
         }
-        len as u32
+        self.chunk_end += len;
+        self.used = used as u32 + len;
+        let chunk = opaque(u64::from(self.chunk));
+        if chunk <= MAX_EVENT_LEN as u64 {
+            let chunk_len = self.used - chunk as u32 - size_of::<ChunkHeader>() as u32;
+            // SAFETY: bounded just above.
+            unsafe {
+                let header = bytes.add(chunk as usize);
+                machine::store(header, self.chunk_end - chunk_len);
+                machine::store(header.add(4), chunk_len);
+            }
+        }
+        len
     }
 }
 
-impl Payload for Event<'_> {
+/// What the framing of records sees of a segment.
+pub(crate) struct Segment<'a> {
+    pub(crate) skb: &'a mut __sk_buff,
+    pub(crate) event: &'a mut Event,
+}
+
+impl Payload for Segment<'_> {
     #[inline(always)]
     fn peek<const N: usize>(&self, at: u32) -> Option<[u8; N]> {
-        if at + N as u32 > self.payload_len {
+        let tcp = &self.event.packet.tcp;
+        if at + N as u32 > tcp.payload_len {
             return None;
         }
-        Paged(self.context).load(self.payload_offset + at)
+        Paged(self.skb).load(tcp.payload_offset + at)
     }
 
     #[inline(always)]
     fn copy(&mut self, at: u32, len: u32) -> u32 {
-        self.append(at, len.min(BLOCK as u32))
+        // SAFETY: both are valid.
+        unsafe { tlstrace_append(self.skb, self.event, at, len.min(BLOCK as u32)) }
     }
 }
 
-/// The time, in nanoseconds of `CLOCK_MONOTONIC`.
+/// [`Event::append`].
+///
+/// # Safety
+///
+/// The pointers must be valid or null.
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn tlstrace_append(skb: *mut __sk_buff, event: *mut Event, at: u32, len: u32) -> u32 {
+    // SAFETY: the caller's.
+    match unsafe { (skb.as_mut(), event.as_mut()) } {
+        (Some(skb), Some(event)) => event.append(skb, at, len),
+        _ => 0,
+    }
+}
+
+/// [`Event::copy_all`].
+///
+/// # Safety
+///
+/// The pointers must be valid or null.
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn tlstrace_copy(skb: *mut __sk_buff, event: *mut Event, at: u32, len: u32) -> u32 {
+    // SAFETY: the caller's.
+    let (Some(skb), Some(event)) = (unsafe { (skb.as_mut(), event.as_mut()) }) else { return 0 };
+    let mut segment = Segment { skb, event };
+    segment.event.at = at;
+    for _ in machine::rounds((MAX_EVENT_PAYLOAD / BLOCK) as u32) {
+        machine::fence();
+        let copied = segment.event.at;
+        if copied >= at + len {
+            break;
+        }
+        segment.event.at = copied + segment.copy(copied, at + len - copied);
+    }
+    0
+}
+
+/// [`Event::line_len`].
+///
+/// # Safety
+///
+/// The pointers must be valid or null.
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn tlstrace_line(skb: *mut __sk_buff, event: *mut Event, at: u32, left: u32) -> u32 {
+    // SAFETY: the caller's.
+    let (Some(skb), Some(event)) = (unsafe { (skb.as_mut(), event.as_mut()) }) else { return 0 };
+    let len = left.min(PROXY_LINE_MAX_LEN);
+    // SAFETY: as many bytes as there is room for.
+    unsafe {
+        let line = (&raw mut event.line).cast();
+        if !load_bytes(skb, event.packet.tcp.payload_offset + at, line, len, LINE_ROOM) {
+            return 0;
+        }
+    }
+    for offset in machine::rounds(PROXY_LINE_MAX_LEN) {
+        if offset >= u64::from(len) {
+            break;
+        }
+        if event.line[offset as usize % LINE_ROOM] == b'\n' {
+            return offset as u32 + 1;
+        }
+    }
+    0
+}
+
+/// [`Event::write`].
+///
+/// # Safety
+///
+/// The pointers must be valid or null.
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn tlstrace_write(skb: *mut __sk_buff, event: *mut Event, now: u64) -> u32 {
+    // SAFETY: the caller's.
+    let (Some(skb), Some(event)) = (unsafe { (skb.as_mut(), event.as_mut()) }) else { return 0 };
+    event.write_header(skb, now);
+    let used = opaque(u64::from(event.used));
+    if used > MAX_EVENT_LEN as u64 {
+        return 0;
+    }
+    let ring = (&raw const EVENTS).cast_mut().cast();
+    // SAFETY: `used` bytes of the event were written, if not now then for an earlier event.
+    let lost = unsafe { bpf_ringbuf_output(ring, (&raw mut event.bytes).cast(), used, wakeup()) };
+    if lost != 0 {
+        stats::count(Counter::RingFull);
+        return 0;
+    }
+    stats::count(Counter::Events);
+    stats::add(Counter::EventBytes, used);
+    if event.notes() & Notes::TRUNCATED != 0 {
+        stats::count(Counter::EventTruncated);
+    }
+    1
+}
+
+/// Copies `len` bytes of the packet, from `offset` on, to `to`. Returns whether it did: not if there are
+/// fewer, or none is wanted, or more than `room`.
+///
+/// # Safety
+///
+/// There must be room for `room` bytes.
 #[inline(always)]
-pub(crate) fn now() -> u64 {
-    // SAFETY: a helper without arguments.
-    unsafe { bpf_ktime_get_ns() }
+unsafe fn load_bytes(skb: &mut __sk_buff, offset: u32, to: *mut u8, len: u32, room: usize) -> bool {
+    // In two steps, lest LLVM make one comparison of them.
+    let len = opaque(u64::from(len));
+    if len > room as u64 {
+        return false;
+    }
+    let len = opaque(len);
+    if len == 0 {
+        return false;
+    }
+    // SAFETY: the caller's room.
+    unsafe { bpf_skb_load_bytes((&raw mut *skb).cast(), offset, to.cast(), len as u32) == 0 }
 }
 
 /// A wake-up costs 5 µs, so only a consumer that said that it sleeps is woken, and by one event.

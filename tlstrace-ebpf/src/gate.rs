@@ -1,12 +1,17 @@
 //! The gate's memory: see [`tlstrace_common::gate`].
 
-use tlstrace_common::gate::{EPOCH_SHIFT, SLOTS, Slot};
+use tlstrace_common::gate::{EPOCH_SHIFT, SLOTS, Slot, index};
 
 use crate::machine::compare_exchange;
 
 // Statics instead of a map: their address is an immediate, so that a look-up is one load.
 static mut GATE: [u32; SLOTS] = [0; SLOTS];
 static mut EPOCH: u32 = 0;
+static mut CLIENT_ISNS: [u32; ISN_SLOTS] = [0; ISN_SLOTS];
+
+/// How many initial sequence numbers are remembered. Between its SYN and its first payload a flow
+/// should not share its slot with another one.
+const ISN_SLOTS: usize = 1 << 16;
 
 /// How often a slot is tried that other CPUs change too.
 const TRIES: usize = 3;
@@ -61,6 +66,25 @@ pub(crate) fn leave(hash: u32, entered: u8) {
     }
 }
 
+/// Remembers the initial sequence number of a connection's client.
+#[inline(always)]
+pub(crate) fn set_client_isn(hash: u32, sequence: u32) {
+    // SAFETY: as in `slot`.
+    unsafe { isn_slot(hash).write_volatile(sequence) }
+}
+
+/// The initial sequence number of the latest client with this hash, which may belong to another flow.
+#[inline(always)]
+pub(crate) fn client_isn(hash: u32) -> u32 {
+    // SAFETY: as in `slot`.
+    unsafe { isn_slot(hash).read_volatile() }
+}
+
+#[inline(always)]
+fn isn_slot(hash: u32) -> *mut u32 {
+    (&raw mut CLIENT_ISNS).cast::<u32>().wrapping_add(hash as usize % ISN_SLOTS)
+}
+
 #[inline(always)]
 fn slot(hash: u32) -> Slot {
     // SAFETY: the index is bounded by the mask; a word is read at once, and any value of it is valid.
@@ -75,5 +99,5 @@ fn replace(hash: u32, old: Slot, new: Slot) -> bool {
 
 #[inline(always)]
 fn word(hash: u32) -> *mut u32 {
-    (&raw mut GATE).cast::<u32>().wrapping_add(hash as usize & (SLOTS - 1))
+    (&raw mut GATE).cast::<u32>().wrapping_add(index(hash))
 }

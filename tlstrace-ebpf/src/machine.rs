@@ -16,6 +16,12 @@ pub(crate) fn opaque(value: u64) -> u64 {
     value
 }
 
+/// The bounds of a loop, which LLVM is not to unroll.
+#[inline(always)]
+pub(crate) fn rounds(count: u32) -> core::ops::Range<u64> {
+    0..opaque(u64::from(count))
+}
+
 /// Forgets what registers hold of memory: LLVM reads it again, and the verifier finds unknown values.
 ///
 /// At the head of a loop this lets the verifier see that one round is like the one before.

@@ -18,7 +18,6 @@ use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use tlstrace_common::link::Start;
-use tlstrace_common::skip::{Counter, Skip};
 
 use crate::emit::Hook;
 
@@ -45,30 +44,12 @@ pub fn tlstrace_l3_out(context: TcContext) -> i32 {
 /// Counts what became of the packet, and leaves its fate to the rest of the chain, whatever that was.
 #[inline(always)]
 fn run(context: &TcContext, start: Start, hook: Hook) -> i32 {
-    let outcome = select::packet(context, start, hook);
-    stats::count(match outcome {
-        Ok(()) => Counter::Selected,
-        Err(skip) => counter(skip),
-    });
-    TC_ACT_UNSPEC
-}
-
-#[inline(always)]
-fn counter(skip: Skip) -> Counter {
-    match skip {
-        Skip::NotIp => Counter::NotIp,
-        Skip::NotTcp => Counter::NotTcp,
-        Skip::Fragment => Counter::Fragment,
-        Skip::Truncated => Counter::Truncated,
-        Skip::BadLength => Counter::BadLength,
-        Skip::TooManyExtensionHeaders => Counter::TooManyExtensionHeaders,
-        Skip::Established => Counter::Established,
-        Skip::NoPayload => Counter::NoPayload,
-        Skip::Finished => Counter::Finished,
-        Skip::OtherInterface => Counter::OtherInterface,
-        Skip::Opaque => Counter::Opaque,
-        Skip::Repetitive => Counter::Repetitive,
+    // SAFETY: the context is valid as long as the program runs, and nothing else refers to it.
+    let skb = unsafe { &mut *context.skb.skb };
+    if let Some(outcome) = select::packet(skb, start, hook) {
+        stats::settle(outcome);
     }
+    TC_ACT_UNSPEC
 }
 
 #[panic_handler]

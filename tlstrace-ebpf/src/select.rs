@@ -1,11 +1,11 @@
 //! What of a packet is wanted: the path that every packet takes, cheapest questions first.
 
+use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::LruHashMap;
-use aya_ebpf::programs::TcContext;
 use tlstrace_common::event::{Notes, TcpFlags};
 use tlstrace_common::flow::{self, FlowKey, Sender};
-use tlstrace_common::framing::{Mode, Payload, Place, Stream};
+use tlstrace_common::framing::{Mode, Place, ProxyHeader, Stream, is_client_hello, proxy_header};
 use tlstrace_common::limits;
 use tlstrace_common::link::{self, Start};
 use tlstrace_common::load::Load;
@@ -13,68 +13,35 @@ use tlstrace_common::packet::{self, TcpPacket};
 use tlstrace_common::skip::{Counter, Skip};
 use tlstrace_common::{net, tcp};
 
-use crate::emit::{self, Event, Hook};
+use crate::emit::{self, Event, Hook, Segment};
+use crate::machine::{self, opaque};
 use crate::skb::{Linear, Paged};
 use crate::{gate, stats};
 
-#[map]
-static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(1 << 16, 0);
-
-/// A flow that is followed.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Flow {
-    /// By [`Sender`].
-    streams: [Stream; 2],
-    /// Segments with payload.
-    segments: u32,
-    /// Those that were reported although they are not TLS.
-    not_tls: u32,
-    /// [`Flow::FINISHED`] and the like.
-    flags: u32,
-    /// Epoch in which the gate counted the flow.
-    entered: u32,
-}
-
-impl Flow {
-    /// Enough was seen.
-    const FINISHED: u32 = 0x01;
-    /// The gate does not count the flow any more.
-    const LEFT_GATE: u32 = 0x02;
-    /// An event of this flow was lost since the last one that was not.
-    const LOSS: u32 = 0x04;
-    /// FIN was seen, by sender.
-    const FIN: [u32; 2] = [0x08, 0x10];
-}
-
-/// Segments with these flags are never skipped for their flow being an established one.
-const RARE: u8 = TcpFlags::SYN | TcpFlags::RST | TcpFlags::FIN;
-
-/// Selects a packet's event, if any, and writes it.
+/// Selects a packet's event, if any, and writes it. `None` if the outcome has been counted already.
 #[inline(always)]
-pub(crate) fn packet(context: &TcContext, start: Start, hook: Hook) -> Result<(), Skip> {
-    let packet = headers(context, start)?;
-    let hash = flow::hash(&packet);
-    if packet.tcp.flags & RARE == 0 && !gate::is_open(hash) && !warm_up(context, &packet) {
-        return Err(Skip::Established);
-    }
-    let packet = packet;
-    candidate(context, &packet, hash, hook)
+pub(crate) fn packet(skb: &mut __sk_buff, start: Start, hook: Hook) -> Option<Result<(), Skip>> {
+    let hash = match plain_headers(&Linear::new(skb), start) {
+        Ok(Some(packet)) => match pass_gate(skb, &packet, hook) {
+            Ok(hash) => hash,
+            Err(skip) => return Some(Err(skip)),
+        },
+        Err(skip) if skip != Skip::Truncated || !Linear::is_partial(skb) => return Some(Err(skip)),
+        _ => {
+            // SAFETY: the context is valid.
+            let hash = unsafe { tlstrace_rare(skb, (start == Start::Ip).into(), hook as u32) };
+            if hash == SETTLED {
+                return None;
+            }
+            hash as u32
+        }
+    };
+    // SAFETY: the context is valid.
+    unsafe { tlstrace_candidate(skb, Event::current()?, hash) };
+    None
 }
 
-/// The walk over the headers, in place where they are linear and IPv6 has no extension headers.
-#[inline(always)]
-fn headers(context: &TcContext, start: Start) -> Result<TcpPacket, Skip> {
-    let linear = Linear::new(context);
-    match plain_headers(&linear, start) {
-        Ok(Some(packet)) => Ok(packet),
-        Err(Skip::Truncated) if Linear::is_partial(context) => rare_headers(context, start),
-        Ok(None) => rare_headers(context, start),
-        Err(skip) => Err(skip),
-    }
-}
-
-/// `None` if there are IPv6 extension headers.
+/// The walk over the headers of nearly all packets: `None` if there are IPv6 extension headers.
 #[inline(always)]
 fn plain_headers(load: &impl Load, start: Start) -> Result<Option<TcpPacket>, Skip> {
     let link = link::walk(load, start)?;
@@ -86,25 +53,431 @@ fn plain_headers(load: &impl Load, start: Start) -> Result<Option<TcpPacket>, Sk
     Ok(Some(TcpPacket::new(&link, &datagram, tcp)))
 }
 
-/// The walk over all kinds of headers, wherever they are.
+/// The other packets: with IPv6 extension headers, or with headers that are not in the linear part.
+/// Returns [`SETTLED`], or the hash of a segment that passes the gate.
+///
+/// # Safety
+///
+/// `skb` must be valid or null.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn rare_headers(context: &TcContext, start: Start) -> Result<TcpPacket, Skip> {
-    packet::walk(&Paged(context), start)
+unsafe extern "C" fn tlstrace_rare(skb: *mut __sk_buff, is_ip: u32, is_egress: u32) -> u64 {
+    // SAFETY: the caller's.
+    let Some(skb) = (unsafe { skb.as_mut() }) else { return SETTLED };
+    let start = if is_ip == 0 { Start::Ethernet } else { Start::Ip };
+    let hook = if is_egress == 0 { Hook::Ingress } else { Hook::Egress };
+    match packet::walk(&Paged(skb), start).and_then(|packet| pass_gate(skb, &packet, hook)) {
+        Ok(hash) => u64::from(hash),
+        Err(skip) => {
+            stats::settle(Err(skip));
+            SETTLED
+        }
+    }
 }
+
+/// No hash: the outcome has been counted.
+const SETTLED: u64 = u64::MAX;
+
+/// Lets a segment through to where it costs something, if its flow may be in a handshake. Returns the
+/// flow's hash.
+#[inline(always)]
+fn pass_gate(skb: &__sk_buff, packet: &TcpPacket, hook: Hook) -> Result<u32, Skip> {
+    let hash = flow::hash(packet);
+    if packet.tcp.flags & RARE == 0 && !gate::is_open(hash) && !warm_up(skb, packet) {
+        return Err(Skip::Established);
+    }
+    if let Some(event) = Event::current() {
+        event.begin(packet, hook);
+    }
+    Ok(hash)
+}
+
+/// Segments with these flags are not skipped for their flow being an established one.
+const RARE: u8 = TcpFlags::SYN | TcpFlags::RST | TcpFlags::FIN;
 
 /// Shortly after attaching, whether the segment begins a handshake on a connection that was opened
 /// before.
 #[inline(always)]
-fn warm_up(context: &TcContext, packet: &TcpPacket) -> bool {
-    if packet.tcp.payload_len == 0 || emit::control().is_none_or(|control| control.warm_up == 0) {
-        return false;
-    }
-    false
+fn warm_up(skb: &__sk_buff, packet: &TcpPacket) -> bool {
+    packet.tcp.payload_len != 0
+        && emit::control().is_some_and(|control| control.warm_up != 0)
+        && begins_with_client_hello(skb, packet)
 }
 
+#[inline(always)]
+fn begins_with_client_hello(skb: &__sk_buff, packet: &TcpPacket) -> bool {
+    packet.tcp.payload_len >= 6 && Paged(skb).load(packet.tcp.payload_offset).is_some_and(is_client_hello)
+}
+
+#[map]
+static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(1 << 16, 0);
+
+/// A flow that is followed.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Flow {
+    /// By [`Sender`].
+    streams: [Stream; 2],
+    /// Segments with payload.
+    segments: u32,
+    /// [`Flow::FINISHED`] and the like.
+    flags: u32,
+    /// Epoch in which the gate counted the flow.
+    entered: u32,
+    padding: u32,
+}
+
+impl Flow {
+    /// Enough was seen.
+    const FINISHED: u32 = 0x01;
+    /// The gate does not count the flow any more.
+    const LEFT_GATE: u32 = 0x02;
+    /// An event of this flow was lost since the last one that was not.
+    const LOSS: u32 = 0x04;
+    /// FIN was seen, from the lower end; the next bit is for the higher one.
+    const FIN: u32 = 0x08;
+    const BOTH_FIN: u32 = 0x18;
+
+    /// The sender's stream, and its peer's.
+    #[inline(always)]
+    fn split(&mut self, sender: Sender) -> (&mut Stream, &mut Stream) {
+        // One path for both senders: the verifier would walk two one after the other.
+        let index = opaque(sender as u64) as usize & 1;
+        let streams = self.streams.as_mut_ptr();
+        // SAFETY: 0 and 1, in whatever order, are two elements of the array.
+        unsafe { (&mut *streams.add(index), &mut *streams.add(index ^ 1)) }
+    }
+}
+
+/// Most records, or parts of records, that are followed in one segment.
+const MAX_STEPS: u32 = 96;
+
+/// [`candidate`], and its outcome counted.
+///
+/// # Safety
+///
+/// The pointers must be valid or null.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn candidate(context: &TcContext, packet: &TcpPacket, hash: u32, hook: Hook) -> Result<(), Skip> {
-    let event = Event::new(context, packet).ok_or(Skip::NoPayload)?;
-    event.emit(packet, hook, emit::now());
-    Ok(())
+unsafe extern "C" fn tlstrace_candidate(skb: *mut __sk_buff, event: *mut Event, hash: u32) -> u32 {
+    // SAFETY: the caller's.
+    if let (Some(skb), Some(event)) = unsafe { (skb.as_mut(), event.as_mut()) } {
+        stats::settle(candidate(skb, event, hash));
+    }
+    0
+}
+
+/// What becomes of a segment that may belong to a handshake.
+#[inline(always)]
+fn candidate(skb: &mut __sk_buff, event: &mut Event, hash: u32) -> Result<(), Skip> {
+    let flags = event.packet.tcp.flags;
+    let (key, sender) = FlowKey::of(&event.packet);
+    let mut now = 0;
+    let mut flow = None;
+    if flags & TcpFlags::SYN != 0 {
+        now = emit::now();
+        connect(&key, &event.packet, hash, now);
+    } else {
+        flow = FLOWS.get_ptr_mut(&key);
+    }
+    if flow.is_none() && begins_stream(skb, &event.packet, hash) {
+        flow = insert(&key, event, sender, hash);
+    }
+    let Some(flow) = flow else {
+        if flags & RARE == 0 {
+            return Err(if event.packet.tcp.payload_len == 0 { Skip::NoPayload } else { Skip::Established });
+        }
+        if flags & TcpFlags::SYN == 0 && !gate::is_open(hash) {
+            return Err(Skip::Established);
+        }
+        event.write(skb, if now == 0 { emit::now() } else { now });
+        return Ok(());
+    };
+    // SAFETY: a map value. Both directions may change it at the same time, but seldom the same part.
+    let flow = unsafe { &mut *flow };
+    if flow.flags & Flow::FINISHED != 0 {
+        return Err(Skip::Finished);
+    }
+    let outcome = follow(skb, flow, sender, event);
+    if outcome.is_ok() {
+        if event.write(skb, emit::now()) {
+            flow.flags &= !Flow::LOSS;
+        } else {
+            flow.flags |= Flow::LOSS;
+        }
+    }
+    account(flow, &event.packet, sender, hash);
+    outcome
+}
+/// A connection begins: opens the gate, and forgets an earlier connection between the same endpoints.
+#[inline(always)]
+fn connect(key: &FlowKey, packet: &TcpPacket, hash: u32, now: u64) {
+    gate::set_epoch(now);
+    if packet.tcp.flags & TcpFlags::ACK != 0 {
+        // The SYN was counted, unless it took another way.
+        if !gate::is_open(hash) {
+            gate::enter(hash);
+            gate::set_client_isn(hash, packet.tcp.acknowledgement.wrapping_sub(1));
+        }
+        return;
+    }
+    gate::enter(hash);
+    gate::set_client_isn(hash, packet.tcp.sequence);
+    if let Some(flow) = FLOWS.get_ptr_mut(key) {
+        // SAFETY: as in `candidate`.
+        leave_gate(unsafe { &mut *flow }, hash);
+        let _ = FLOWS.remove(key);
+    }
+}
+
+/// Whether a segment of an unknown flow is the first payload of a stream: because its SYN was seen just
+/// before it, or because it speaks for itself.
+#[inline(always)]
+fn begins_stream(skb: &__sk_buff, packet: &TcpPacket, hash: u32) -> bool {
+    if packet.tcp.payload_len == 0 || packet.tcp.flags & TcpFlags::RST != 0 {
+        return false;
+    }
+    if packet.tcp.flags & TcpFlags::SYN == 0 {
+        let first = gate::client_isn(hash).wrapping_add(1);
+        if packet.tcp.sequence.wrapping_sub(first) < limits::MAX_FIRST_WINDOW
+            || packet.tcp.acknowledgement.wrapping_sub(first) < limits::MAX_FIRST_WINDOW
+        {
+            return true;
+        }
+    }
+    begins_with_client_hello(skb, packet)
+}
+
+/// Begins to follow a flow whose first payload is in this segment.
+#[inline(always)]
+fn insert(key: &FlowKey, event: &mut Event, sender: Sender, hash: u32) -> Option<*mut Flow> {
+    let packet = &event.packet;
+    let sequence = payload_sequence(packet);
+    let client_first = gate::client_isn(hash).wrapping_add(1);
+    let is_from_client = sequence.wrapping_sub(client_first) < limits::MAX_FIRST_WINDOW;
+    let has_ack = packet.tcp.flags & TcpFlags::ACK != 0;
+    let acknowledgement = packet.tcp.acknowledgement;
+    let flow = &mut event.fresh;
+    *flow = Flow::default();
+    flow.entered = u32::from(gate::epoch());
+    let (stream, peer) = flow.split(sender);
+    stream.place_at(if is_from_client { client_first } else { sequence });
+    if has_ack {
+        peer.place_at(acknowledgement);
+    }
+    if !gate::is_open(hash) {
+        gate::enter(hash);
+    }
+    if FLOWS.insert(key, &*flow, 0).is_err() {
+        stats::count(Counter::FlowTableFull);
+        return None;
+    }
+    stats::count(Counter::FlowsFollowed);
+    FLOWS.get_ptr_mut(key)
+}
+
+/// What of a segment of a followed flow is reported.
+#[inline(always)]
+fn follow(skb: &mut __sk_buff, flow: &mut Flow, sender: Sender, event: &mut Event) -> Result<(), Skip> {
+    if flow.flags & Flow::LOSS != 0 {
+        event.note(Notes::LOSS_BEFORE);
+    }
+    let tcp = &event.packet.tcp;
+    let is_rare = tcp.flags & RARE != 0;
+    let has_payload = tcp.payload_len != 0 && tcp.flags & TcpFlags::RST == 0;
+    flow.segments += u32::from(has_payload);
+    let segments = flow.segments;
+    let both_encrypted = flow.streams[0].encrypted() != 0 && flow.streams[1].encrypted() != 0;
+    let (stream, peer) = flow.split(sender);
+    let owner = event.place(skb);
+    if stream.owner == 0 {
+        stream.owner = owner;
+    }
+    if stream.owner != owner {
+        return Err(Skip::OtherInterface);
+    }
+    if !has_payload {
+        if !is_rare {
+            if both_encrypted || stream.acknowledgements >= limits::MAX_ACKNOWLEDGEMENTS {
+                return Err(Skip::Repetitive);
+            }
+            stream.acknowledgements += 1;
+        }
+        return Ok(());
+    }
+    let outcome = if stream.mode() == Mode::DONE {
+        Err(Skip::Finished)
+    } else {
+        // SAFETY: all are valid.
+        match unsafe { tlstrace_payload(skb, event, stream, peer) } {
+            REPORT => Ok(()),
+            OPAQUE => Err(Skip::Opaque),
+            _ => Err(Skip::Repetitive),
+        }
+    };
+    if is_rare {
+        return Ok(());
+    }
+    if segments > limits::MAX_NOT_TLS_REPORTED && event.notes() & Notes::NOT_TLS != 0 {
+        return Err(Skip::Repetitive);
+    }
+    outcome
+}
+
+/// What [`tlstrace_payload`] returns.
+const REPORT: u32 = 0;
+const OPAQUE: u32 = 1;
+const REPETITIVE: u32 = 2;
+
+/// Follows the payload of a segment, and copies of it what is wanted.
+///
+/// # Safety
+///
+/// The pointers must be valid or null.
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn tlstrace_payload(
+    skb: *mut __sk_buff,
+    event: *mut Event,
+    stream: *mut Stream,
+    peer: *mut Stream,
+) -> u32 {
+    // SAFETY: the caller's.
+    let (Some(skb), Some(event), Some(stream), Some(peer)) =
+        (unsafe { (skb.as_mut(), event.as_mut(), stream.as_mut(), peer.as_mut()) })
+    else {
+        return REPETITIVE;
+    };
+    let sequence = payload_sequence(&event.packet);
+    let len = event.packet.tcp.payload_len;
+    let start = match stream.place(sequence, len) {
+        Place::New(at) => at,
+        Place::Probe => return REPETITIVE,
+        Place::Old => {
+            match stream.fill(sequence, len) {
+                Some((at, len)) => event.copy_all(skb, at, len),
+                None => event.note(Notes::RETRANSMISSION),
+            }
+            return REPORT;
+        }
+        Place::BehindHole if stream.mode() == Mode::NOT_TLS => {
+            stream.place_at(sequence);
+            0
+        }
+        Place::BehindHole => {
+            stats::count(Counter::Unframed);
+            event.note(Notes::UNFRAMED);
+            return REPORT;
+        }
+    };
+    event.at = start;
+    if stream.mode() != Mode::TLS {
+        begin(skb, event, stream, peer);
+    }
+    records(&mut Segment { skb, event }, stream);
+    stream.advance(event.at - start);
+    if event.is_empty() && event.notes() & !Notes::LOSS_BEFORE == 0 { OPAQUE } else { REPORT }
+}
+
+/// Looks whether TLS begins at the cursor, and moves the cursor to where records are to be followed.
+#[inline(always)]
+fn begin(skb: &mut __sk_buff, event: &mut Event, stream: &mut Stream, peer: &mut Stream) {
+    let len = event.packet.tcp.payload_len;
+    let was_unseen = stream.mode() == Mode::UNSEEN;
+    if was_unseen {
+        let at = event.at;
+        let (proxy_len, wanted) = match proxy_header(event.head(skb, at, len - at)) {
+            None => (0, 0),
+            Some(ProxyHeader::Binary { len, wanted }) => (len, wanted),
+            Some(ProxyHeader::Line) => {
+                let len = event.line_len(skb, at, len - at);
+                (len, len)
+            }
+        };
+        if proxy_len != 0 && proxy_len <= len - at {
+            event.copy_all(skb, at, wanted);
+            event.at = at + proxy_len;
+        }
+    }
+    let at = event.at;
+    if at >= len {
+        return;
+    }
+    let head = event.head(skb, at, len - at);
+    stream.begin(head, len - at);
+    if stream.mode() == Mode::NOT_TLS {
+        event.note(Notes::NOT_TLS);
+        stream.copy_not_tls(&mut Segment { skb, event }, at, len - at);
+        event.at = len;
+    } else if !was_unseen {
+        peer.expect_tls(event.packet.tcp.acknowledgement);
+    }
+}
+
+/// Follows records from the cursor on.
+#[inline(always)]
+fn records(segment: &mut Segment<'_>, stream: &mut Stream) {
+    let len = segment.event.packet.tcp.payload_len;
+    for _ in machine::rounds(MAX_STEPS) {
+        machine::fence();
+        let at = segment.event.at;
+        if at >= len || stream.mode() != Mode::TLS {
+            return;
+        }
+        let step = stream.step(segment, at, len - at);
+        segment.event.note(step.notes);
+        segment.event.at = at + step.passed;
+    }
+    if segment.event.at < len && stream.mode() == Mode::TLS {
+        segment.event.note(Notes::TRUNCATED);
+    }
+}
+
+/// After a segment: is that the end of the flow, or enough of it?
+#[inline(always)]
+fn account(flow: &mut Flow, packet: &TcpPacket, sender: Sender, hash: u32) {
+    let [low, high] = &flow.streams;
+    let is_not_tls = low.mode() != Mode::TLS
+        && low.mode() != Mode::DONE
+        && high.mode() != Mode::TLS
+        && high.mode() != Mode::DONE;
+    let is_enough = |done: &Stream, other: &Stream| {
+        done.mode() == Mode::DONE
+            && (other.mode() == Mode::DONE || other.encrypted() >= limits::ENOUGH_ENCRYPTED_RECORDS)
+    };
+    if is_enough(low, high)
+        || is_enough(high, low)
+        || is_not_tls && flow.segments >= limits::MAX_NOT_TLS_SEGMENTS
+        || flow.segments >= limits::MAX_SEGMENTS
+    {
+        flow.flags |= Flow::FINISHED;
+        stats::count(Counter::FlowsFinished);
+        leave_gate(flow, hash);
+    } else if packet.tcp.flags & TcpFlags::RST != 0 {
+        let stream = &flow.streams[sender as usize & 1];
+        // A reset elsewhere in the window does not end the connection (RFC 5961 §3.2).
+        if stream.next_sequence() == Some(packet.tcp.sequence) {
+            leave_gate(flow, hash);
+        }
+    } else if packet.tcp.flags & TcpFlags::FIN != 0 {
+        flow.flags |= Flow::FIN << (sender as u32);
+        if flow.flags & Flow::BOTH_FIN == Flow::BOTH_FIN {
+            leave_gate(flow, hash);
+        }
+    }
+}
+
+/// Takes the flow's count out of the gate, once.
+#[inline(always)]
+fn leave_gate(flow: &mut Flow, hash: u32) {
+    if flow.flags & Flow::LEFT_GATE == 0 {
+        flow.flags |= Flow::LEFT_GATE;
+        gate::leave(hash, flow.entered as u8);
+    }
+}
+
+/// Sequence number of the first byte of payload: a SYN takes one of its own.
+#[inline(always)]
+fn payload_sequence(packet: &TcpPacket) -> u32 {
+    packet.tcp.sequence.wrapping_add(u32::from(packet.tcp.flags & TcpFlags::SYN != 0))
 }

@@ -1,8 +1,7 @@
 //! A packet's bytes: directly where they are linear, through the helper where they may not be.
 
-use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated::bpf_skb_load_bytes;
-use aya_ebpf::programs::TcContext;
 use core::mem::MaybeUninit;
 use tlstrace_common::load::Load;
 
@@ -19,14 +18,14 @@ pub(crate) struct Linear {
 
 impl Linear {
     #[inline(always)]
-    pub(crate) fn new(context: &TcContext) -> Self {
-        Self { data: context.data(), end: context.data_end(), len: context.len() }
+    pub(crate) fn new(skb: &__sk_buff) -> Self {
+        Self { data: skb.data as usize, end: skb.data_end as usize, len: skb.len }
     }
 
     /// Whether some of the packet lies outside the linear part.
     #[inline(always)]
-    pub(crate) fn is_partial(context: &TcContext) -> bool {
-        ((context.data_end() - context.data()) as u32) < context.len()
+    pub(crate) fn is_partial(skb: &__sk_buff) -> bool {
+        (skb.data_end - skb.data) < skb.len
     }
 }
 
@@ -55,12 +54,12 @@ impl Load for Linear {
 }
 
 /// The whole skb, read through `bpf_skb_load_bytes`.
-pub(crate) struct Paged<'a>(pub(crate) &'a TcContext);
+pub(crate) struct Paged<'a>(pub(crate) &'a __sk_buff);
 
 impl Load for Paged<'_> {
     #[inline(always)]
     fn len(&self) -> u32 {
-        self.0.len()
+        self.0.len
     }
 
     #[inline(always)]
@@ -69,7 +68,8 @@ impl Load for Paged<'_> {
         // SAFETY: the helper writes `N` bytes or fails.
         unsafe {
             let failed =
-                bpf_skb_load_bytes(self.0.as_ptr(), offset, bytes.as_mut_ptr().cast(), N as u32) != 0;
+                bpf_skb_load_bytes((&raw const *self.0).cast(), offset, bytes.as_mut_ptr().cast(), N as u32)
+                    != 0;
             if failed { None } else { Some(bytes.assume_init()) }
         }
     }

@@ -2,10 +2,19 @@
 
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
-use tlstrace_common::skip::Counter;
+use tlstrace_common::skip::{Counter, Skip};
 
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);
+
+/// Counts what became of a packet.
+#[inline(always)]
+pub(crate) fn settle(outcome: Result<(), Skip>) {
+    count(match outcome {
+        Ok(()) => Counter::Selected,
+        Err(skip) => skip.counter(),
+    });
+}
 
 /// Adds one to a counter.
 #[inline(always)]

@@ -5,7 +5,7 @@
 //! sender pads nothing or pads by a constant; `DIAGNOSIS.md` §4.1 lists what stacks really send. Sizes
 //! are only ever used together with positions.
 
-use crate::tls::codepoints::{CipherSuite, ProtocolVersion};
+use crate::tls::codepoints::CipherSuite;
 
 use super::facts::{HandshakeFacts, OpaqueRecord};
 
@@ -65,7 +65,7 @@ pub struct Exchange<'a> {
 impl<'a> Exchange<'a> {
     /// `None` unless the server selected TLS 1.3.
     pub fn of(facts: &'a HandshakeFacts) -> Option<Self> {
-        let hello = facts.server_hello.as_ref().filter(|hello| hello.version == ProtocolVersion::TLS1_3)?;
+        let hello = facts.server_hello.as_ref().filter(|hello| hello.version.is_tls13())?;
         let sizes = Sizes::of(hello.cipher_suite);
         let early_data = facts.client_hello.as_ref().is_some_and(|hello| hello.early_data);
         let client_records = facts.client().opaque_records.as_slice();
