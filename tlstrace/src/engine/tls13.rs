@@ -74,16 +74,16 @@ impl<'a> Exchange<'a> {
         Some(Self { sizes, client, client_records, server_records: &facts.server().opaque_records })
     }
 
-    /// The server's records from EncryptedExtensions to Finished, and what it sent along with them.
+    /// The server's records from `EncryptedExtensions` to Finished, and what it sent along with them.
     pub fn server_flight(&self) -> impl Iterator<Item = &'a OpaqueRecord> + use<'a> {
         let begin = u32::try_from(self.client.begin).unwrap_or(u32::MAX);
         self.server_records.iter().take_while(move |record| record.peer_records <= begin)
     }
 
     /// Whether the server's flight came to its end: a Finished stands in it, or it is one coalesced record
-    /// that is too long for EncryptedExtensions alone.
+    /// that is too long for `EncryptedExtensions` alone.
     pub fn is_server_flight_complete(&self) -> bool {
-        /// EncryptedExtensions hold no certificate; 65 bytes is the most that was seen of them.
+        /// `EncryptedExtensions` hold no certificate; 65 bytes is the most that was seen of them.
         const LONGER_THAN_EXTENSIONS: u16 = 400;
         let ends = |record: &OpaqueRecord| self.sizes.finished_padding(record.length).is_some();
         self.server_flight().any(ends)
@@ -153,7 +153,7 @@ pub enum ClientCertificate {
     NotSent,
     /// The server asked and the client had none.
     Empty,
-    /// A Certificate and a CertificateVerify stood before the Finished.
+    /// A Certificate and a `CertificateVerify` stood before the Finished.
     Sent,
     /// One record that is larger than a Finished: a coalesced flight, or padding.
     Unclear,

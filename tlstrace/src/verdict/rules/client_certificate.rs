@@ -350,19 +350,17 @@ fn diagnose(
             }
         }
         // Generic alerts, and none: the certificate decides.
-        _ => match by_facts {
-            Some((cause, fault)) => (cause, Confidence::Inferred, fault),
-            None => {
-                let confidence = match refusal {
-                    Refusal::Alert(_) => Confidence::Observed,
-                    Refusal::EncryptedAlert { is_late: true, .. } | Refusal::Silent(_) => {
-                        Confidence::Suspected
-                    }
-                    _ => Confidence::Inferred,
-                };
-                (Cause::Rejected, confidence, sent())
+        _ => {
+            if let Some((cause, fault)) = by_facts {
+                return (cause, Confidence::Inferred, fault);
             }
-        },
+            let confidence = match refusal {
+                Refusal::Alert(_) => Confidence::Observed,
+                Refusal::EncryptedAlert { is_late: true, .. } | Refusal::Silent(_) => Confidence::Suspected,
+                Refusal::EncryptedAlert { .. } | Refusal::ShortAnswer { .. } => Confidence::Inferred,
+            };
+            (Cause::Rejected, confidence, sent())
+        }
     }
 }
 

@@ -215,10 +215,10 @@ fn judge(case: &Case<'_>, cause: Cause) -> Option<Finding> {
     if diagnosis.cause != cause {
         return None;
     }
-    let reaction = reaction(case, refusal);
     let summary = if diagnosis.fault.is_empty() {
-        format!("The client {reaction}.")
+        format!("The client {}.", reaction(case, refusal, "the server's certificate"))
     } else {
+        let reaction = reaction(case, refusal, "it");
         format!("The server's certificate {}, and the client {reaction}.", diagnosis.fault)
     };
     let mut finding = Finding::new(summary).blame(diagnosis.blame).confidence(diagnosis.confidence);
@@ -588,11 +588,10 @@ fn path_fault(chain: &KnownChain<'_>, leaf: &Certificate, confidence: Confidence
     if certificates.is_self_signed_leaf() {
         return fault(Cause::SelfSigned, format!("is self-signed ({})", leaf.subject), &[]);
     }
-    let missing = certificates.missing_issuer()?;
-    // Whose issuer is missing: the leaf's, or that of the last intermediate, which is a root as a rule.
-    let stops_at_leaf = missing == &*leaf.issuer
-        && !certificates.certificates.iter().skip(1).any(|other| leaf.is_issued_by(other));
-    if stops_at_leaf {
+    // An issuer is missing where the leaf's is: above an intermediate it is a root as a rule, which may be left out.
+    if let Some(missing) = certificates.missing_issuer()
+        && !certificates.certificates.iter().skip(1).any(|other| leaf.is_issued_by(other))
+    {
         if is_named_root(missing) {
             return None;
         }
@@ -645,23 +644,21 @@ fn is_about_certificates(alert: AlertDescription) -> bool {
     )
 }
 
-/// What the client did, to follow "The client …".
-fn reaction(case: &Case<'_>, refusal: Refusal) -> String {
+/// What the client did to `what`, to follow "The client …".
+fn reaction(case: &Case<'_>, refusal: Refusal, what: &str) -> String {
     match refusal {
         Refusal::Alert(alert) => {
             let under = case.facts.version().map_or(String::new(), |version| format!(" under TLS {version}"));
-            format!("refused the server's certificate with the alert {}{under}", words::alert(alert))
+            format!("refused {what} with the alert {}{under}", words::alert(alert))
         }
         Refusal::EncryptedAlert { .. } => {
-            "refused it with an encrypted alert where its Finished was due".to_owned()
+            format!("refused {what} with an encrypted alert where its Finished was due")
         }
         Refusal::Silent(ending) => {
             let flight = case.facts.progress.server_flight.unwrap_or(ending.time);
             let how = if ending.how == How::Close { "closed" } else { "reset" };
-            format!(
-                "{how} the connection {} after it, without an alert",
-                words::duration(ending.time.since(flight))
-            )
+            let delay = words::duration(ending.time.since(flight));
+            format!("{how} the connection {delay} after {what}, without an alert")
         }
         Refusal::AfterHandshake { .. } => {
             "completed the handshake and ended the connection without sending any data".to_owned()
