@@ -5,7 +5,7 @@ use crate::load::Load;
 use crate::skip::Skip;
 
 /// Most IPv6 extension headers that are stepped over.
-pub const MAX_EXTENSION_HEADERS: usize = 8;
+pub const MAX_EXTENSION_HEADERS: u32 = 8;
 
 /// An IPv6 address, or an IPv4 address in its IPv4-mapped form (RFC 4291 §2.5.5.2).
 ///
@@ -127,26 +127,33 @@ pub fn ipv6(load: &impl Load, offset: u32) -> Result<Datagram, Skip> {
     })
 }
 
-/// Steps over at most [`MAX_EXTENSION_HEADERS`] IPv6 extension headers, if there are any. A fragment is
-/// an error unless it is atomic, that is, whole (RFC 6946).
+/// Steps over at most [`MAX_EXTENSION_HEADERS`] IPv6 extension headers, if there are any.
 #[inline(always)]
 pub fn extensions(load: &impl Load, datagram: &mut Datagram) -> Result<(), Skip> {
     for _ in 0..MAX_EXTENSION_HEADERS {
         if !datagram.has_extensions() {
-            return Ok(());
+            break;
         }
-        let [next_header, len, f1, f0] = load.load(datagram.offset).ok_or(Skip::Truncated)?;
-        datagram.offset += match datagram.protocol {
-            FRAGMENT if u16::from_be_bytes([f1, f0]) & !FRAGMENT_RESERVED != 0 => return Err(Skip::Fragment),
-            FRAGMENT => 8,
-            // RFC 4302 §2.2: in 4-octet units, minus 2.
-            AUTHENTICATION => (u32::from(len) + 2) * 4,
-            // RFC 8200 §4.3: in 8-octet units, without the first 8 octets.
-            _ => (u32::from(len) + 1) * 8,
-        };
-        datagram.protocol = next_header;
+        extension(load, datagram)?;
     }
     if datagram.has_extensions() { Err(Skip::TooManyExtensionHeaders) } else { Ok(()) }
+}
+
+/// Steps over the IPv6 extension header that comes next. A fragment is an error unless it is atomic,
+/// that is, whole (RFC 6946).
+#[inline(always)]
+pub fn extension(load: &impl Load, datagram: &mut Datagram) -> Result<(), Skip> {
+    let [next_header, len, f1, f0] = load.load(datagram.offset).ok_or(Skip::Truncated)?;
+    datagram.offset += match datagram.protocol {
+        FRAGMENT if u16::from_be_bytes([f1, f0]) & !FRAGMENT_RESERVED != 0 => return Err(Skip::Fragment),
+        FRAGMENT => 8,
+        // RFC 4302 §2.2: in 4-octet units, minus 2.
+        AUTHENTICATION => (u32::from(len) + 2) * 4,
+        // RFC 8200 §4.3: in 8-octet units, without the first 8 octets.
+        _ => (u32::from(len) + 1) * 8,
+    };
+    datagram.protocol = next_header;
+    Ok(())
 }
 
 impl Datagram {

@@ -14,6 +14,7 @@ use tlstrace_common::event::{
 };
 use tlstrace_common::framing::{HEAD_LEN, PROXY_LINE_MAX_LEN, Payload};
 use tlstrace_common::load::Load;
+use tlstrace_common::net::Datagram;
 use tlstrace_common::packet::TcpPacket;
 use tlstrace_common::skip::Counter;
 use tlstrace_common::tcp::{self, OptionScan};
@@ -60,6 +61,8 @@ pub(crate) struct Event {
     /// [`Notes`] so far.
     notes: u32,
     hook: u32,
+    /// The network header of a packet with IPv6 extension headers.
+    pub(crate) datagram: Datagram,
     /// A flow that begins: the stack has no room for it.
     pub(crate) fresh: Flow,
     scan: OptionScan,

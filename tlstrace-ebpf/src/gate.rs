@@ -2,7 +2,7 @@
 
 use tlstrace_common::gate::{EPOCH_SHIFT, SLOTS, Slot, index};
 
-use crate::machine::compare_exchange;
+use crate::machine::{self, compare_exchange};
 
 // Statics instead of a map: their address is an immediate, so that a look-up is one load.
 static mut GATE: [u32; SLOTS] = [0; SLOTS];
@@ -14,7 +14,7 @@ static mut CLIENT_ISNS: [u32; ISN_SLOTS] = [0; ISN_SLOTS];
 const ISN_SLOTS: usize = 1 << 16;
 
 /// How often a slot is tried that other CPUs change too.
-const TRIES: usize = 3;
+const TRIES: u32 = 3;
 
 /// Whether a handshake may be under way in a flow with this hash.
 #[inline(always)]
@@ -45,25 +45,40 @@ pub(crate) fn set_epoch(now: u64) {
 /// Counts a flow that begins.
 #[inline(always)]
 pub(crate) fn enter(hash: u32) {
-    let now = epoch();
-    for _ in 0..TRIES {
-        let old = slot(hash);
-        if replace(hash, old, old.incremented(now)) {
-            return;
-        }
-    }
+    tlstrace_enter(hash);
 }
 
 /// Takes back a flow that was counted in the epoch `entered`.
 #[inline(always)]
 pub(crate) fn leave(hash: u32, entered: u8) {
+    tlstrace_leave(hash, u32::from(entered));
+}
+
+// Global functions: see `emit`.
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tlstrace_enter(hash: u32) -> u32 {
     let now = epoch();
-    for _ in 0..TRIES {
+    update(hash, |slot| slot.incremented(now))
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tlstrace_leave(hash: u32, entered: u32) -> u32 {
+    let now = epoch();
+    update(hash, |slot| slot.decremented(now, entered as u8))
+}
+
+#[inline(always)]
+fn update(hash: u32, change: impl Fn(Slot) -> Slot) -> u32 {
+    for _ in machine::rounds(TRIES) {
         let old = slot(hash);
-        if replace(hash, old, old.decremented(now, entered)) {
-            return;
+        if replace(hash, old, change(old)) {
+            return 1;
         }
     }
+    0
 }
 
 /// Remembers the initial sequence number of a connection's client.

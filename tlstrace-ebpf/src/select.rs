@@ -9,7 +9,7 @@ use tlstrace_common::framing::{Mode, Place, ProxyHeader, Stream, is_client_hello
 use tlstrace_common::limits;
 use tlstrace_common::link::{self, Start};
 use tlstrace_common::load::Load;
-use tlstrace_common::packet::{self, TcpPacket};
+use tlstrace_common::packet::TcpPacket;
 use tlstrace_common::skip::{Counter, Skip};
 use tlstrace_common::{net, tcp};
 
@@ -66,13 +66,35 @@ unsafe extern "C" fn tlstrace_rare(skb: *mut __sk_buff, is_ip: u32, is_egress: u
     let Some(skb) = (unsafe { skb.as_mut() }) else { return SETTLED };
     let start = if is_ip == 0 { Start::Ethernet } else { Start::Ip };
     let hook = if is_egress == 0 { Hook::Ingress } else { Hook::Egress };
-    match packet::walk(&Paged(skb), start).and_then(|packet| pass_gate(skb, &packet, hook)) {
+    match rare_headers(skb, start).and_then(|packet| pass_gate(skb, &packet, hook)) {
         Ok(hash) => u64::from(hash),
         Err(skip) => {
             stats::settle(Err(skip));
             SETTLED
         }
     }
+}
+
+#[inline(always)]
+fn rare_headers(skb: &__sk_buff, start: Start) -> Result<TcpPacket, Skip> {
+    let load = Paged(skb);
+    let link = link::walk(&load, start)?;
+    // In memory, so that the verifier finds one round of the loop like the other.
+    let datagram = &mut Event::current().ok_or(Skip::Truncated)?.datagram;
+    *datagram = net::header(&load, &link)?;
+    for _ in machine::rounds(net::MAX_EXTENSION_HEADERS) {
+        machine::fence();
+        if !datagram.has_extensions() {
+            break;
+        }
+        net::extension(&load, datagram)?;
+    }
+    machine::fence();
+    if datagram.has_extensions() {
+        return Err(Skip::TooManyExtensionHeaders);
+    }
+    let tcp = tcp::walk(&load, datagram)?;
+    Ok(TcpPacket::new(&link, datagram, tcp))
 }
 
 /// No hash: the outcome has been counted.
@@ -150,7 +172,7 @@ impl Flow {
 }
 
 /// Most records, or parts of records, that are followed in one segment.
-const MAX_STEPS: u32 = 96;
+const MAX_STEPS: u32 = 256;
 
 /// [`candidate`], and its outcome counted.
 ///

@@ -1,13 +1,14 @@
 //! Captures of `captures/` through reader and engine: the verdict on each connection, and that neither
-//! the file format nor a cut changes it.
+//! the file format nor a cut changes it; and `tlstrace replay` from outside.
 
 #![expect(clippy::unwrap_used, reason = "a test panics where it cannot go on")]
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{Cursor, Write as _};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::process::{self, Command, Stdio};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -96,6 +97,51 @@ fn an_unknown_link_type_is_named() {
     assert_eq!(message, "no frame of test can be read: link type 105 is not supported");
 }
 
+#[test]
+fn the_command_prints_lines_to_stdout_and_the_rest_to_stderr() {
+    let output = tlstrace(&["--all", "-o", "json", "closed_port.pcap", "1.2_resumption.pcap"], Stdio::null());
+    assert_eq!(output.status.code(), Some(0));
+    let verdicts: Vec<serde_json::Value> =
+        stdout(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let ids: Vec<_> =
+        verdicts.iter().map(|verdict| verdict["tlstrace"]["verdict"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["port_closed", "ok", "ok"]);
+    assert_eq!(verdicts[1]["tls"]["client"]["server_name"], "api.example.com");
+    assert!(stderr(&output).starts_with("3 verdicts (2 ok, 1 port_closed); "), "{}", stderr(&output));
+}
+
+#[test]
+fn a_dash_is_standard_input() {
+    let capture = File::open(directory().join("closed_port.pcap")).unwrap();
+    let output = tlstrace(&["-"], capture.into());
+    assert!(stdout(&output).contains("port_closed"));
+}
+
+#[test]
+fn info_verdicts_are_counted_and_not_shown() {
+    let output = tlstrace(&["1.2_resumption.pcap"], Stdio::null());
+    assert_eq!(stdout(&output), "");
+    assert!(stderr(&output).contains("not shown without --all: 2 ok"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_exit_1_and_the_others_are_read() {
+    let output = tlstrace(&["nonesuch.pcap", "README.md", "closed_port.pcap"], Stdio::null());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).contains("port_closed"));
+    let stderr = stderr(&output);
+    assert!(stderr.contains("nonesuch.pcap"), "{stderr}");
+    assert!(stderr.contains("README.md is not a capture file"), "{stderr}");
+}
+
+#[test]
+fn count_ends_the_replay_and_fail_on_is_exit_4() {
+    let output = tlstrace(&["--all", "--count", "1", "1.2_resumption.pcap", "nonesuch.pcap"], Stdio::null());
+    assert_eq!((output.status.code(), stdout(&output).lines().count()), (Some(0), 1));
+    let output = tlstrace(&["--fail-on", "port_*", "closed_port.pcap"], Stdio::null());
+    assert_eq!(output.status.code(), Some(4));
+}
+
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/captures")
 }
@@ -107,6 +153,25 @@ fn captures() -> Vec<PathBuf> {
     captures.sort();
     assert!(!captures.is_empty());
     captures
+}
+
+/// Runs `tlstrace replay` beside the captures.
+fn tlstrace(arguments: &[&str], stdin: Stdio) -> process::Output {
+    Command::new(env!("CARGO_BIN_EXE_tlstrace"))
+        .arg("replay")
+        .args(arguments)
+        .current_dir(directory())
+        .stdin(stdin)
+        .output()
+        .unwrap()
+}
+
+fn stdout(output: &process::Output) -> &str {
+    str::from_utf8(&output.stdout).unwrap()
+}
+
+fn stderr(output: &process::Output) -> &str {
+    str::from_utf8(&output.stderr).unwrap()
 }
 
 fn replay_bytes(capture: &[u8]) -> (Vec<Verdict>, Result<Summary, ReplayError>) {

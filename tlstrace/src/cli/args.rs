@@ -7,6 +7,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::sink::SINKS;
+use crate::verdict::explain::Product;
 
 /// Tell why TLS handshakes fail: which side, how sure, on what evidence, and what to do.
 ///
@@ -25,9 +26,14 @@ pub enum Command {
     /// Print verdicts on the handshakes that pass this machine's interfaces.
     #[command(after_help = EXIT_CODES)]
     Watch(WatchArgs),
-    /// Print verdicts on the handshakes in capture files.
+    /// Print verdicts on the handshakes in capture files (pcap or pcapng, also gzip-compressed).
+    ///
+    /// Needs no privilege. Files are read one after another, and a connection does not continue in the next file:
+    /// join the parts of a rotated capture first (`mergecap`).
     #[command(after_help = EXIT_CODES)]
     Replay(ReplayArgs),
+    /// Tell what a verdict means, how to confirm it and how to fix it; without ID, list all verdicts.
+    Explain(ExplainArgs),
 }
 
 /// Options of `tlstrace watch`.
@@ -41,10 +47,20 @@ pub struct WatchArgs {
     pub filter: FilterArgs,
 }
 
+/// Options of `tlstrace explain`.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct ExplainArgs {
+    /// Id of a verdict, such as `sni_missing`.
+    pub id: Option<String>,
+    /// Only fixes for this product.
+    #[arg(long = "for", value_name = "PRODUCT", requires = "id")]
+    pub product: Option<Product>,
+}
+
 /// Options of `tlstrace replay`.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct ReplayArgs {
-    /// pcap or pcapng files, `-` for standard input.
+    /// Capture files, `-` for standard input.
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
     #[command(flatten)]

@@ -10,7 +10,9 @@ use std::{env, fmt};
 use clap::CommandFactory as _;
 use clap::error::ErrorKind;
 
-use super::args::{Args, AttachArg, ColorArg, FilterArgs, OutputArgs, SourceArgs, TimeArg, WatchArgs};
+use super::args::{
+    Args, AttachArg, ColorArg, FilterArgs, OutputArgs, ReplayArgs, SourceArgs, TimeArg, WatchArgs,
+};
 use super::glob::Glob;
 use super::values::{self, Network};
 use crate::capture::clock;
@@ -25,6 +27,15 @@ pub struct Watch {
     pub capture: capture::Settings,
     pub network_namespace: Option<NetworkNamespace>,
     pub timeout: Option<Duration>,
+    pub output: Output,
+    pub filter: Filter,
+}
+
+/// `tlstrace replay`.
+#[derive(Clone, Debug)]
+pub struct Replay {
+    /// `-` is standard input.
+    pub files: Vec<PathBuf>,
     pub output: Output,
     pub filter: Filter,
 }
@@ -106,6 +117,14 @@ impl Watch {
             output: Output::new(output)?,
             filter: Filter::new(filter)?,
         })
+    }
+}
+
+impl Replay {
+    /// As [`Watch::new`].
+    pub fn new(args: ReplayArgs) -> Result<Self, clap::Error> {
+        let ReplayArgs { files, output, filter } = args;
+        Ok(Self { files, output: Output::new(output)?, filter: Filter::new(filter)? })
     }
 }
 

@@ -69,6 +69,8 @@ pub(crate) struct Connection {
     pub(crate) revision: u32,
     sides: [Side; 2],
     hole_since: Option<Timestamp>,
+    /// A segment acknowledged something, so both sides have spoken.
+    answered: bool,
 }
 
 /// One direction: its bytes in order, and the records in them.
@@ -127,6 +129,7 @@ impl Connection {
             revision: 0,
             sides: Default::default(),
             hole_since: None,
+            answered: false,
         }
     }
 
@@ -151,6 +154,8 @@ impl Connection {
         if role == Role::Client {
             self.facts.direction = segment.direction;
         }
+        self.facts.peer_mut(role).seen = true;
+        self.answered |= segment.is_ack() && !segment.is_rst();
         self.note_capture(segment);
         self.handshake_of_tcp(segment, role);
         if segment.is_ack() && !segment.is_rst() {
@@ -231,6 +236,7 @@ impl Connection {
             peer.stuck_at =
                 (resent.times >= 2 && stream.acked() <= resent.position).then_some(resent.position);
         }
+        capture.one_way = self.answered && self.facts.peers.iter().any(|peer| !peer.seen);
         self.facts.capture = capture;
         self.note_completion();
     }
@@ -508,6 +514,7 @@ impl Peer {
             unfinished: None,
             broke_framing: false,
             hop_limit: 0,
+            seen: false,
         }
     }
 }

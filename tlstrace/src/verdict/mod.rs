@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod explain;
 pub mod root_cause;
 pub mod rules;
 pub mod words;

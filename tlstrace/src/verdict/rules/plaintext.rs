@@ -47,7 +47,8 @@ impl Rule for HttpOnTlsPort {
         let server = case.facts.server();
         let spoke_tls = server.first_bytes == Some(FirstBytes::TlsRecord);
         let known = case.listener.accepted() > 0;
-        let silent_refusal = server.bytes == 0 && case.root.ending.is_some_and(|e| e.role == Role::Server);
+        // Whoever closes first: an HTTP server would have answered a client that closed its half.
+        let silent_refusal = server.bytes == 0 && case.facts.endings.iter().any(|e| e.role == Role::Server);
         let bad_request = server.head.starts_with(b"HTTP/1.") && server.head.get(8..12) == Some(b" 400");
         let method = client.head.split(|&b| b == b' ').next().unwrap_or_default();
         let finding = Finding::new(format!(

@@ -1,0 +1,173 @@
+//! Runs frames through the BPF programs (`BPF_PROG_TEST_RUN`), and reads what comes out of the ring.
+
+use std::collections::BTreeMap;
+
+use aya::maps::{Array, PerCpuArray, RingBuf};
+use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
+use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
+use tlstrace_common::config::Control;
+use tlstrace_common::event::{SegmentHeader, TcpFlags, decode};
+use tlstrace_common::skip::Counter;
+use tlstrace_common::symbols;
+
+use crate::frame::{Frame, Network};
+
+static OBJECT: &[u8] =
+    include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../tlstrace-ebpf/object/tlstrace.bpf.o"));
+
+/// What a classifier returns that leaves the packet to the rest of the chain.
+const TC_ACT_UNSPEC: u32 = u32::MAX;
+
+/// The loaded programs, with rings and tables of their own.
+pub(crate) struct Programs {
+    ebpf: Ebpf,
+}
+
+/// An event, with its chunks by offset.
+#[derive(Clone, Debug)]
+pub(crate) struct Event {
+    pub(crate) header: SegmentHeader,
+    pub(crate) chunks: BTreeMap<u32, Vec<u8>>,
+    pub(crate) raw: Vec<u8>,
+}
+
+impl Event {
+    /// The bytes of a payload of which everything was copied.
+    pub(crate) fn whole(&self) -> &[u8] {
+        let bytes = self.chunks.get(&0).unwrap_or_else(|| panic!("no chunk at 0: {self:?}"));
+        assert_eq!(bytes.len(), self.header.payload_len as usize);
+        bytes
+    }
+
+    pub(crate) fn has_note(&self, note: u8) -> bool {
+        self.header.notes & note != 0
+    }
+}
+
+impl Programs {
+    pub(crate) fn load() -> Self {
+        Self::with_ring(1 << 22)
+    }
+
+    /// With a ring of so many bytes.
+    pub(crate) fn with_ring(bytes: u32) -> Self {
+        Self { ebpf: EbpfLoader::new().map_max_entries(symbols::EVENTS, bytes).load(OBJECT).unwrap() }
+    }
+
+    /// Runs one frame through the ingress program of Ethernet interfaces.
+    pub(crate) fn run(&mut self, frame: &Frame) -> Vec<Event> {
+        self.run_bytes(symbols::PROGRAM_IN, &frame.bytes())
+    }
+
+    /// Runs bytes through a program and reads the events that this gave.
+    pub(crate) fn run_bytes(&mut self, program: &str, bytes: &[u8]) -> Vec<Event> {
+        self.pass(program, bytes);
+        self.events()
+    }
+
+    /// Runs bytes through a program and leaves the events in the ring.
+    pub(crate) fn pass(&mut self, program: &str, bytes: &[u8]) {
+        let options = TestRunOptions { data_in: Some(bytes), ..TestRunOptions::new() };
+        let classifier: &mut SchedClassifier = self.ebpf.program_mut(program).unwrap().try_into().unwrap();
+        if classifier.fd().is_err() {
+            classifier.load().unwrap();
+        }
+        let result = classifier.test_run(options).unwrap();
+        assert_eq!(result.return_value, TC_ACT_UNSPEC);
+    }
+
+    /// Takes all events out of the ring.
+    pub(crate) fn events(&mut self) -> Vec<Event> {
+        let mut ring = RingBuf::try_from(self.ebpf.map_mut(symbols::EVENTS).unwrap()).unwrap();
+        let mut events = Vec::new();
+        while let Some(item) = ring.next() {
+            let event = decode(&item).unwrap();
+            let chunks = event.chunks().map(|(offset, bytes)| (offset, bytes.to_vec())).collect();
+            events.push(Event { header: event.header, chunks, raw: item.to_vec() });
+        }
+        events
+    }
+
+    /// A counter's sum over all CPUs.
+    pub(crate) fn count(&self, counter: Counter) -> u64 {
+        let counters: PerCpuArray<_, u64> =
+            PerCpuArray::try_from(self.ebpf.map(symbols::COUNTERS).unwrap()).unwrap();
+        counters.get(&(counter as u32), 0).unwrap().iter().sum()
+    }
+
+    /// All counters that are not 0.
+    pub(crate) fn counts(&self) -> Vec<(Counter, u64)> {
+        let counts = Counter::ALL.into_iter().map(|counter| (counter, self.count(counter)));
+        counts.filter(|(_, count)| *count != 0).collect()
+    }
+
+    pub(crate) fn set_control(&mut self, control: Control) {
+        let mut map: Array<_, Control> =
+            Array::try_from(self.ebpf.map_mut(symbols::CONTROL).unwrap()).unwrap();
+        map.set(0, control, 0).unwrap();
+    }
+
+    pub(crate) fn control(&mut self) -> Control {
+        let map: Array<_, Control> = Array::try_from(self.ebpf.map_mut(symbols::CONTROL).unwrap()).unwrap();
+        map.get(&0, 0).unwrap()
+    }
+}
+
+/// A TCP connection whose segments are passed through the programs one by one.
+pub(crate) struct Connection {
+    pub(crate) programs: Programs,
+    /// Headers of the client's next segment, and of the server's.
+    pub(crate) client: Frame,
+    pub(crate) server: Frame,
+}
+
+impl Connection {
+    /// A connection after its three-way handshake, of which the events are dropped.
+    pub(crate) fn open(programs: Programs, network: Network) -> Self {
+        let mut connection = Self::closed(programs, network);
+        connection.connect();
+        connection
+    }
+
+    /// A connection that nobody has begun yet.
+    pub(crate) fn closed(programs: Programs, network: Network) -> Self {
+        let client = Frame { sequence: 0xffff_ff00, ..Frame::new(network) };
+        let server = Frame { sequence: 0x1000_0000, ..client.swapped() };
+        Self { programs, client, server }
+    }
+
+    pub(crate) fn connect(&mut self) -> Vec<Event> {
+        self.client.flags = TcpFlags::SYN;
+        let mut events = self.programs.run(&self.client);
+        self.client.sequence = self.client.sequence.wrapping_add(1);
+        self.server.acknowledgement = self.client.sequence;
+        self.server.flags = TcpFlags::SYN | TcpFlags::ACK;
+        events.extend(self.programs.run(&self.server));
+        self.server.sequence = self.server.sequence.wrapping_add(1);
+        self.client.acknowledgement = self.server.sequence;
+        self.client.flags = TcpFlags::ACK;
+        self.server.flags = TcpFlags::ACK;
+        events.extend(self.programs.run(&self.client));
+        events
+    }
+
+    /// The client sends a segment with this payload.
+    pub(crate) fn client_sends(&mut self, payload: &[u8]) -> Vec<Event> {
+        self.client.payload = payload.to_vec();
+        let events = self.programs.run(&self.client);
+        self.client.payload.clear();
+        self.client.sequence = self.client.sequence.wrapping_add(u32::try_from(payload.len()).unwrap());
+        self.server.acknowledgement = self.client.sequence;
+        events
+    }
+
+    /// The server sends a segment with this payload.
+    pub(crate) fn server_sends(&mut self, payload: &[u8]) -> Vec<Event> {
+        self.server.payload = payload.to_vec();
+        let events = self.programs.run(&self.server);
+        self.server.payload.clear();
+        self.server.sequence = self.server.sequence.wrapping_add(u32::try_from(payload.len()).unwrap());
+        self.client.acknowledgement = self.server.sequence;
+        events
+    }
+}
