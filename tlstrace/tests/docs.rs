@@ -1,7 +1,5 @@
 //! `docs/verdicts.md` is generated from the rules: `UPDATE_DOCS=1 cargo test -p tlstrace --test docs` writes it.
 
-#![expect(clippy::unwrap_used, reason = "a test panics where it cannot go on")]
-
 use std::fs;
 use std::path::Path;
 
