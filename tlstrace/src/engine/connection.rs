@@ -47,6 +47,8 @@ const LINGER: Duration = Duration::from_secs(60);
 const HOLE_PATIENCE: Duration = Duration::from_millis(100);
 /// `ECCurveType` of a ServerKeyExchange that names its curve (RFC 8422 §5.4).
 const NAMED_CURVE: u8 = 3;
+/// Bytes kept of a stream that does not begin with TLS.
+const MAX_HEAD_LEN: usize = 16;
 /// Alerts kept per side.
 const MAX_ALERTS: usize = 8;
 
@@ -67,6 +69,8 @@ pub(crate) struct Connection {
     pub(crate) facts: HandshakeFacts,
     pub(crate) stage: Stage,
     pub(crate) revision: u32,
+    /// The listener's history counts its ClientHello among those that wait for an answer.
+    pub(crate) counted_as_waiting: bool,
     sides: [Side; 2],
     hole_since: Option<Timestamp>,
     /// A segment acknowledged something, so both sides have spoken.
@@ -108,6 +112,7 @@ impl Connection {
                 direction: super::segment::Direction::Unknown,
                 first_seen: segment.timestamp,
                 last_seen: segment.timestamp,
+                judged_at: segment.timestamp,
                 tcp: Tcp::default(),
                 peers: [Peer::new(client), Peer::new(server)],
                 proxy: None,
@@ -120,6 +125,7 @@ impl Connection {
                 server_hello: None,
                 certificate_request: None,
                 server_key_exchange_group: None,
+                renegotiation: None,
                 progress: Progress::default(),
                 endings: Vec::new(),
                 history: History::default(),
@@ -127,6 +133,7 @@ impl Connection {
             },
             stage: Stage::Open,
             revision: 0,
+            counted_as_waiting: false,
             sides: Default::default(),
             hole_since: None,
             answered: false,
@@ -216,7 +223,8 @@ impl Connection {
     }
 
     /// Gives up whatever is still awaited, so that the facts say all that is known.
-    pub(crate) fn settle_facts(&mut self, certificates: &mut CertificateCache) {
+    pub(crate) fn settle_facts(&mut self, now: Timestamp, certificates: &mut CertificateCache) {
+        self.facts.judged_at = now;
         let mut capture = CaptureCondition { gaps: 0, missing_bytes: 0, ..self.facts.capture };
         for role in [Role::Client, Role::Server] {
             while self.side(role).stream.has_hole() {
@@ -233,6 +241,7 @@ impl Connection {
                 .map(|message| UnfinishedMessage { kind: message.kind, missing: message.missing });
             peer.records = records.count();
             peer.retransmissions = stream.retransmissions();
+            peer.lost_on_path = stream.lost_on_path();
             peer.stuck_at =
                 (resent.times >= 2 && stream.acked() <= resent.position).then_some(resent.position);
         }
@@ -252,6 +261,11 @@ impl Connection {
             } else {
                 progress.client_data.is_some() || progress.server_data.is_some()
             }
+    }
+
+    /// Whether a whole ClientHello has had neither an answer nor an end.
+    pub(crate) fn waits_for_server(&self) -> bool {
+        self.facts.client_hello.is_some() && !self.facts.server_answered() && self.facts.endings.is_empty()
     }
 
     /// Whether either side sent any payload.
@@ -367,9 +381,12 @@ impl Connection {
         let inverted = learner.roles_inverted;
         let end = side.stream.end();
         if !news && position < end {
-            if side.resent.times > 0 && side.resent.position == position {
-                side.resent.times += 1;
-            } else if side.stream.acked() <= position {
+            // What follows the first missing byte is sent again only because that one is.
+            let Resent { position: stuck, times } = side.resent;
+            let acked = side.stream.acked();
+            if times > 0 && stuck == position {
+                side.resent.times = times.saturating_add(1);
+            } else if acked <= position && (times == 0 || stuck < acked || position < stuck) {
                 side.resent = Resent { position, times: 1 };
             }
         }
@@ -501,6 +518,7 @@ impl Peer {
             bytes: 0,
             acked: 0,
             stuck_at: None,
+            lost_on_path: false,
             first_payload: None,
             last_payload: None,
             segments: 0,
@@ -586,10 +604,14 @@ fn precedes(a: &Ending, b: &Ending) -> bool {
 /// Whether a segment begins with what can be a TLS record.
 fn begins_record(segment: &Segment<'_>) -> bool {
     let Some(chunk) = segment.chunks.first() else { return false };
-    let header = chunk.bytes.get(..RecordHeader::LEN).unwrap_or_default();
+    let header = chunk.bytes.get(..RecordHeader::LEN).unwrap_or(chunk.bytes);
     chunk.offset == 0
-        && matches!(RecordHeader::decode(header), Decoded::Complete(header)
-            if header.version.0 <= 0x0304 && header.length > 0)
+        && match RecordHeader::decode(header) {
+            Decoded::Complete(header) => header.version.0 <= 0x0304 && header.length > 0,
+            // A ClientHello may come in single bytes.
+            Decoded::Incomplete => header.first() == Some(&ContentType::HANDSHAKE.0),
+            Decoded::Malformed => false,
+        }
 }
 
 /// A name that is the same whenever and wherever this connection is seen: FNV-1a over both ends and the
@@ -686,6 +708,12 @@ impl Observer for Learner<'_> {
         }
     }
 
+    fn more_of_head(&mut self, bytes: &[u8]) {
+        let head = &mut self.facts.peer_mut(self.role).head;
+        let room = MAX_HEAD_LEN.saturating_sub(head.len());
+        head.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
+    }
+
     fn proxy_header(&mut self, header: &ProxyHeader) {
         self.facts.proxy.get_or_insert(*header);
     }
@@ -702,6 +730,10 @@ impl Observer for Learner<'_> {
             ContentType::HANDSHAKE if finished.is_none() => {
                 *finished = Some(now);
                 Some('F')
+            }
+            ContentType::HANDSHAKE if progress.complete.is_some() => {
+                self.facts.renegotiation.get_or_insert((self.role, now));
+                None
             }
             // Application data of TLS 1.2 and below; in TLS 1.3 sizes tell, see `note_tls13`.
             ContentType::APPLICATION_DATA if !version.is_some_and(ProtocolVersion::is_tls13) => {

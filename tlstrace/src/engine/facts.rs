@@ -59,6 +59,8 @@ pub struct HandshakeFacts {
     /// First and last segment that counted.
     pub first_seen: Timestamp,
     pub last_seen: Timestamp,
+    /// When these facts were last judged: the end of the capture, or when waiting longer was no use.
+    pub judged_at: Timestamp,
     pub tcp: Tcp,
     /// By [`Role`]: use [`HandshakeFacts::peer`].
     pub peers: [Peer; 2],
@@ -75,6 +77,8 @@ pub struct HandshakeFacts {
     pub certificate_request: Option<Box<CertificateRequest>>,
     /// Named group of a ServerKeyExchange (TLS 1.2 and below).
     pub server_key_exchange_group: Option<NamedGroup>,
+    /// Who began another handshake after this one was complete (TLS 1.2 and below), and when.
+    pub renegotiation: Option<(Role, Timestamp)>,
     /// Stages of the handshake and when they were reached.
     pub progress: Progress,
     /// Alerts, resets and FINs in causal order; the last symptom is rarely the cause.
@@ -97,6 +101,9 @@ pub struct Peer {
     pub acked: u64,
     /// Position of the first byte that the peer did not acknowledge and that was sent again at least twice.
     pub stuck_at: Option<u64>,
+    /// The peer acknowledged no more than what lies before a hole after more had come: what is missing in the
+    /// hole never reached it, nor this observer.
+    pub lost_on_path: bool,
     pub first_payload: Option<Timestamp>,
     pub last_payload: Option<Timestamp>,
     /// Segments that carried new payload, up to the end of the first flight.

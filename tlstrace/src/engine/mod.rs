@@ -173,6 +173,7 @@ impl Engine {
             return;
         }
         connection.handle(segment, &mut self.certificates);
+        follow_waiting(connection, &mut self.history);
         if connection.is_accepted() && connection.stage == Stage::Open {
             self.conclude(slot);
             self.retire(slot);
@@ -210,26 +211,40 @@ impl Engine {
         if connection.stage == Stage::Done {
             return;
         }
-        connection.settle_facts(&mut self.certificates);
-        let listener = self.history.listener(&connection.facts);
+        connection.settle_facts(self.now, &mut self.certificates);
+        let listener = self.history.listener(&connection.facts, self.now);
         let judgement = verdict::judge(&connection.facts, listener);
         let Some(judgement) = judgement else {
             connection.stage = Stage::Done;
+            self.history.learn(&connection.facts, None);
+            follow_waiting(connection, &mut self.history);
             return;
         };
         let provisional = judgement.rule.id() == "ok" && !connection.is_accepted();
         let repeated = connection.stage == Stage::Provisional;
         connection.stage =
             if provisional && connection.facts.endings.is_empty() { Stage::Provisional } else { Stage::Done };
+        follow_waiting(connection, &mut self.history);
         if repeated && judgement.rule.id() == "ok" {
             return;
         }
         if repeated {
             connection.revision += 1;
         }
-        self.history.learn(&connection.facts, judgement.rule.id());
+        self.history.learn(&connection.facts, Some(judgement.rule.id()));
         self.counts.verdicts += 1;
         let verdict = Verdict::new(judgement, Arc::new(connection.facts.clone()), connection.revision);
         self.outputs.push_back(Output::Verdict(Box::new(verdict)));
     }
+}
+
+/// Keeps count of the ClientHellos that wait for an answer.
+fn follow_waiting(connection: &mut Connection, history: &mut History) {
+    let waits = connection.stage == Stage::Open && connection.waits_for_server();
+    if waits && !connection.counted_as_waiting {
+        history.hello_began_to_wait(&connection.facts);
+    } else if !waits && connection.counted_as_waiting {
+        history.hello_ceased_to_wait(&connection.facts);
+    }
+    connection.counted_as_waiting = waits;
 }

@@ -28,6 +28,9 @@ pub(crate) trait Observer {
     /// The first bytes of the stream, at most 16.
     fn first_bytes(&mut self, kind: FirstBytes, head: &[u8]);
 
+    /// More of what is not TLS, until 16 bytes of it are known.
+    fn more_of_head(&mut self, bytes: &[u8]);
+
     /// A PROXY protocol header in front of everything else.
     fn proxy_header(&mut self, header: &proxy::ProxyHeader);
 
@@ -78,6 +81,8 @@ pub(crate) struct Records {
     partial: Vec<u8>,
     message: Message,
     change_cipher_spec_seen: bool,
+    /// Bytes of the stream's head that the observer has.
+    head_len: usize,
     records: u32,
     handshake_records: u32,
 }
@@ -232,7 +237,16 @@ impl Records {
                     let body = bytes.get(..usize::from(left)).unwrap_or(bytes);
                     self.body(header, left, kind, body, observer)
                 }
-                State::Prelude | State::Lost | State::Ended => return,
+                State::Prelude => {
+                    let wanted = HEAD_LEN.saturating_sub(self.head_len);
+                    let more = bytes.get(..wanted).unwrap_or(bytes);
+                    if !more.is_empty() {
+                        self.head_len += more.len();
+                        observer.more_of_head(more);
+                    }
+                    return;
+                }
+                State::Lost | State::Ended => return,
             };
             bytes = bytes.get(taken..).unwrap_or_default();
         }
@@ -244,11 +258,13 @@ impl Records {
         let room = HEAD_LEN - before;
         self.partial.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
         let kind = sniff(&self.partial);
-        if kind == FirstBytes::TooShort && self.partial.len() < HEAD_LEN {
+        let wants_more = matches!(kind, FirstBytes::TooShort | FirstBytes::ProxyV2);
+        if wants_more && self.partial.len() < HEAD_LEN {
             return self.partial.len() - before;
         }
         let head = std::mem::take(&mut self.partial);
         observer.first_bytes(kind, &head);
+        self.head_len = head.len();
         self.state = match kind {
             FirstBytes::TlsRecord => State::RecordHeader,
             FirstBytes::SslV2Hello => State::SslV2(ssl_v2_len(&head)),

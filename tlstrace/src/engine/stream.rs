@@ -56,6 +56,10 @@ pub(crate) struct Stream {
     /// Payload bytes given up as never captured.
     lost: u64,
     gaps: u32,
+    /// The peer acknowledged something while a hole was open, and not what is in it.
+    hole_refused: bool,
+    /// A hole was given up that the peer does not have either.
+    lost_on_path: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -141,6 +145,7 @@ impl Stream {
             && offset <= self.end.max(self.next).saturating_add(MAX_DISTANCE)
         {
             self.acked = self.acked.max(offset);
+            self.hole_refused = self.has_hole() && !self.hole_was_received();
         }
     }
 
@@ -159,13 +164,22 @@ impl Stream {
         if let Some(&start) = self.pending.keys().next() {
             let missing = start.saturating_sub(self.next);
             if missing > 0 {
-                self.lost = self.lost.saturating_add(missing);
-                self.gaps = self.gaps.saturating_add(1);
+                if self.hole_refused {
+                    self.lost_on_path = true;
+                } else {
+                    self.lost = self.lost.saturating_add(missing);
+                    self.gaps = self.gaps.saturating_add(1);
+                }
                 self.next = start;
                 reader.read(Piece::Missing(missing));
             }
             self.release(reader);
         }
+    }
+
+    /// Whether bytes are missing that the peer does not have either.
+    pub(crate) fn lost_on_path(&self) -> bool {
+        self.lost_on_path
     }
 
     /// One past the highest payload byte seen.

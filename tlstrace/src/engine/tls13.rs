@@ -5,6 +5,7 @@
 //! sender pads nothing or pads by a constant; `DIAGNOSIS.md` §4.1 lists what stacks really send. Sizes
 //! are only ever used together with positions.
 
+use crate::tls::certificate::CertificateChain;
 use crate::tls::codepoints::CipherSuite;
 
 use super::facts::{HandshakeFacts, OpaqueRecord};
@@ -89,6 +90,18 @@ impl<'a> Exchange<'a> {
         self.server_flight().any(ends)
             || self.server_flight().count() == 1
                 && self.server_flight().any(|record| record.length >= LONGER_THAN_EXTENSIONS)
+    }
+
+    /// Whether a record of the server's flight is as long as a Certificate message with this chain would be: what
+    /// TLS 1.2 takes for it, an empty context, empty extensions per certificate (RFC 8446 §4.4.2), and what
+    /// every record adds. Stapled responses and compression change the length, and then it does not fit.
+    pub fn holds_chain(&self, chain: &CertificateChain) -> bool {
+        const CONTEXT_LEN: u32 = 1;
+        const EXTENSIONS_LEN: u32 = 2;
+        let overhead =
+            u32::from(self.sizes.alert - ALERT_LEN) + u32::from(self.server_padding().unwrap_or(0));
+        let length = chain.length + CONTEXT_LEN + EXTENSIONS_LEN * u32::from(chain.count) + overhead;
+        self.server_flight().any(|record| u32::from(record.length) == length)
     }
 
     /// The padding per record of the server, learned from its Finished message.

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod case;
 pub mod explain;
 pub mod root_cause;
 pub mod rules;
@@ -363,12 +364,6 @@ impl Case<'_> {
             && self.facts.server_hello.is_none()
             && self.facts.hello_retry_request.is_none()
             && self.root.ending.is_some_and(|ending| ending.role == Role::Server)
-    }
-
-    /// The certificates that the server presented: as seen, or as known from the listener's history.
-    pub fn server_chain(&self) -> Option<KnownChain<'_>> {
-        let seen = self.facts.server().certificates.as_ref();
-        seen.map(|chain| KnownChain { chain, from_history: false })
     }
 
     /// Something on the connection was TLS.

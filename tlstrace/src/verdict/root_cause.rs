@@ -17,6 +17,8 @@ pub struct RootCause {
     pub reactions: Vec<Reaction>,
     /// A RST that cannot have come from the side it claims, or that the connection survived.
     pub suspicious_reset: Option<Ending>,
+    /// The root is a RST, and the side that it claims to come from went on sending.
+    pub is_contradicted: bool,
 }
 
 /// An ending that another one explains.
@@ -31,13 +33,13 @@ impl RootCause {
         let mut root = Self::default();
         for ending in &facts.endings {
             if let How::Reset(reset) = ending.how
-                && reset.out_of_window
-                && was_survived(facts, ending)
+                && was_survived(facts, ending, reset)
             {
                 root.suspicious_reset.get_or_insert(*ending);
             } else if let Some(cause) = &root.ending {
                 root.reactions.push(Reaction { ending: *ending, why: why_it_follows(cause, ending) });
             } else {
+                root.is_contradicted = matches!(ending.how, How::Reset(_)) && went_on(facts, ending);
                 root.ending = Some(*ending);
             }
         }
@@ -85,10 +87,20 @@ impl RootCause {
     }
 }
 
-/// Whether the side that a RST claims to come from went on talking, so that the other cannot have believed
-/// it (RFC 5961 §3.2).
-fn was_survived(facts: &HandshakeFacts, reset: &Ending) -> bool {
-    facts.peers.iter().any(|peer| peer.last_payload.is_some_and(|last| last > reset.time))
+/// Whether the conversation went on after a RST, so that its receiver cannot have believed it (RFC 5961 §3.2):
+/// a RST that does not fit the window needs less proof than one that does.
+fn was_survived(facts: &HandshakeFacts, ending: &Ending, reset: Reset) -> bool {
+    let spoke_later = |role| facts.peer(role).last_payload.is_some_and(|last| last > ending.time);
+    if reset.out_of_window {
+        return spoke_later(Role::Client) || spoke_later(Role::Server);
+    }
+    went_on(facts, ending) && spoke_later(ending.role.peer())
+}
+
+/// Whether the side that a RST claims to come from sent new payload after it.
+fn went_on(facts: &HandshakeFacts, reset: &Ending) -> bool {
+    let sender = facts.peer(reset.role);
+    sender.last_payload.is_some_and(|last| last > reset.time) && sender.bytes > reset.position
 }
 
 fn why_it_follows(cause: &Ending, reaction: &Ending) -> &'static str {

@@ -36,6 +36,20 @@ pub fn ending(ending: &Ending) -> String {
     }
 }
 
+/// What a side did, as a phrase after its name.
+pub fn ending_of(ending: &Ending) -> String {
+    match ending.how {
+        How::Alert(sent) => format!("answered with the alert {}", alert(sent.description)),
+        How::Reset(_) => "reset the connection".to_owned(),
+        How::Close => "closed the connection".to_owned(),
+    }
+}
+
+/// Bytes from the wire as text that does no harm: what is not printable ASCII becomes `\\xNN`.
+pub fn printable(bytes: &[u8]) -> String {
+    bytes.escape_ascii().to_string()
+}
+
 /// What a RST looked like.
 pub fn reset(reset: Reset) -> String {
     let shape = if reset.is_active_abort() {

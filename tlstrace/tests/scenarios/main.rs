@@ -10,6 +10,7 @@ mod certificates;
 mod wire;
 
 use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -28,6 +29,9 @@ struct Scenario {
     before: Vec<Connection>,
     /// The connection that is judged.
     steps: Vec<String>,
+    /// Connections that come right after it.
+    #[serde(default)]
+    after: Vec<Connection>,
     expect: Expectation,
 }
 
@@ -38,7 +42,15 @@ struct Connection {
     #[serde(default = "once")]
     repeat: u32,
     /// The client's address; 10.0.0.1 unless told otherwise.
-    client: Option<std::net::IpAddr>,
+    client: Option<Ipv4Addr>,
+    /// How many clients take turns, from `client` (or 10.1.0.1) on.
+    clients: Option<u8>,
+    /// Time before each of them, such as `10s`.
+    pause: Option<String>,
+    /// A handshake that completes and carries data: what the ClientHello and the ServerHello say, as in
+    /// `sni=a.example | version=1.2 suite=0xc030`. Instead of `steps`.
+    accept: Option<String>,
+    #[serde(default)]
     steps: Vec<String>,
 }
 
@@ -54,6 +66,8 @@ struct Expectation {
     /// Such as `server reset`; `nobody` if the connection must not have ended.
     ended_by: Option<String>,
     reason: Option<String>,
+    /// How many earlier verdicts there were about the same connection.
+    revision: Option<u32>,
     history: Option<String>,
     server_name: Option<String>,
     #[serde(default)]
@@ -69,6 +83,55 @@ struct Expectation {
 
 fn once() -> u32 {
     1
+}
+
+/// The rest of a handshake that completes, with data both ways.
+const REST_OF_12: &[&str] = &[
+    "< message 14 0",
+    "> message 16 66",
+    "> ccs",
+    "> finished",
+    "< ccs",
+    "< finished",
+    "> data 100",
+    "< data 100",
+    "> fin",
+    "< fin",
+];
+const REST_OF_13: &[&str] =
+    &["< ccs", "< data 900", "< data 53", "> ccs", "> data 53", "> data 100", "< data 200", "> fin", "< fin"];
+
+impl Connection {
+    fn all_steps(&self) -> Vec<String> {
+        let Some(accept) = &self.accept else { return self.steps.clone() };
+        let (hello, server_hello) = accept.split_once('|').unwrap();
+        let rest = if server_hello.contains("version=1.2") { REST_OF_12 } else { REST_OF_13 };
+        let first = [
+            "> syn",
+            "< syn,ack",
+            "> ack",
+            &format!("> hello {hello}"),
+            &format!("< server_hello {server_hello}"),
+        ];
+        first.iter().chain(rest).map(|step| (*step).to_owned()).collect()
+    }
+
+    fn client_of(&self, turn: u32) -> Option<IpAddr> {
+        let Some(clients) = self.clients else { return self.client.map(IpAddr::V4) };
+        let first = self.client.unwrap_or(Ipv4Addr::new(10, 1, 0, 1));
+        Some(Ipv4Addr::from_bits(first.to_bits() + turn % u32::from(clients)).into())
+    }
+
+    fn play(&self, player: &mut Player, engine: &mut Engine) {
+        let steps = self.all_steps();
+        for turn in 0..self.repeat {
+            if let Some(pause) = &self.pause {
+                player.play(&[format!("+ {pause}")], engine);
+            }
+            player.connect(self.client_of(turn));
+            player.play(&steps, engine);
+        }
+    }
 }
 
 fn scenarios() -> Vec<(PathBuf, Scenario)> {
@@ -95,22 +158,21 @@ fn play(scenario: &Scenario, variation: Variation) -> Option<Verdict> {
     let mut engine = Engine::new(Settings::default());
     let mut player = Player::new(variation);
     for connection in &scenario.before {
-        for _ in 0..connection.repeat {
-            player.connect(connection.client);
-            player.play(&connection.steps, &mut engine);
-            player.pause(&mut engine);
-        }
+        connection.play(&mut player, &mut engine);
+        player.pause(&mut engine);
     }
     while engine.poll_output().is_some() {}
     player.connect(None);
     player.play(&scenario.steps, &mut engine);
+    let client = player.client();
+    for connection in &scenario.after {
+        connection.play(&mut player, &mut engine);
+    }
     engine.finish();
     let mut last = None;
     while let Some(output) = engine.poll_output() {
         let Output::Verdict(verdict) = output;
-        if verdict.facts.client().address == player.client()
-            || verdict.facts.server().address == player.client()
-        {
+        if verdict.facts.client().address == client || verdict.facts.server().address == client {
             last = Some(*verdict);
         }
     }
@@ -139,6 +201,8 @@ fn check(expect: &Expectation, verdict: Option<&Verdict>) -> Result<(), String> 
     compare("ended_by", expect.ended_by.as_deref(), Some(&ended_by));
     compare("reason", expect.reason.as_deref(), verdict.reason);
     compare("history", expect.history.as_deref(), Some(history));
+    let revision = verdict.revision.to_string();
+    compare("revision", expect.revision.map(|revision| revision.to_string()).as_deref(), Some(&revision));
     compare("server_name", expect.server_name.as_deref(), name.as_deref());
     let mut contains = |what: &str, want: &[String], got: Vec<&str>| {
         for want in want {

@@ -9,6 +9,7 @@
 //! < alert fatal 40         < ccs        < finished        < record 23 19      (type, length)
 //! < message 14 0           a handshake message of this type with a body of so many zero bytes
 //! < certificate good       a Certificate message; the chains are in `certificates.rs`
+//! < certificate_13 good    an encrypted record as long as TLS 1.3 makes this chain's Certificate message
 //! < certificate_request client_ca               the authorities that the server accepts, comma-separated
 //! > data 100               an application_data record of this length
 //! > text GET / HTTP/1.1    these characters and CRLF
@@ -299,6 +300,11 @@ fn payload(words: &[&str]) -> Vec<u8> {
             record(22, 0x0303, &message(kind.parse().unwrap(), &vec![0; length.parse().unwrap()]))
         }
         ["certificate", name] => record(22, 0x0303, &message(11, &certificate_list(name))),
+        ["certificate_13", name] => {
+            // Handshake header, context, list header, extensions per certificate, inner type, tag.
+            let list = certificates::chain(name).iter().map(|der| 3 + der.len() + 2).sum::<usize>();
+            record(23, 0x0303, &vec![0xee; 4 + 1 + 3 + list + 1 + 16])
+        }
         ["certificate_request", authorities] => {
             record(22, 0x0303, &message(13, &certificate_request(authorities)))
         }

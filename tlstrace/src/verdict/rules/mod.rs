@@ -6,11 +6,16 @@
 
 mod client_certificate;
 mod negotiation;
+mod offer;
 mod outcome;
 mod plaintext;
+mod refusal;
 mod server_certificate;
 mod server_name;
 mod transport;
+mod unanswered;
+
+pub(super) use offer::{Aspect, Offer};
 
 use super::{Case, Evidence, Finding, Severity};
 
@@ -74,9 +79,11 @@ pub trait Rule: Sync {
 /// Families in the order of the catalogue; among equal findings the first wins.
 const FAMILIES: &[&[&'static dyn Rule]] = &[
     transport::RULES,
+    unanswered::RULES,
     plaintext::RULES,
     server_name::RULES,
     negotiation::RULES,
+    refusal::RULES,
     server_certificate::RULES,
     client_certificate::RULES,
     outcome::RULES,

@@ -1,12 +1,13 @@
-//! The server name: missing, or unknown to the server.
+//! The server name: missing, unknown to the server, or not a name.
 
-use crate::engine::facts::Role;
-use crate::tls::codepoints::AlertDescription;
-use crate::verdict::{Blame, Case, Confidence, Finding, Severity, words};
+use crate::engine::facts::{How, Role};
+use crate::tls::codepoints::{AlertDescription, AlertLevel};
+use crate::verdict::{Blame, Case, Confidence, Finding, Severity, Specificity, words};
 
 use super::Rule;
+use super::offer::Offer;
 
-pub(super) const RULES: &[&dyn Rule] = &[&SniMissing, &SniUnrecognized];
+pub(super) const RULES: &[&dyn Rule] = &[&SniMissing, &SniUnrecognized, &SniIpLiteral];
 
 /// See [`Rule::doc_short`].
 struct SniMissing;
@@ -26,9 +27,9 @@ impl Rule for SniMissing {
 
     fn doc_long(&self) -> &'static str {
         "The ClientHello has no server_name extension (RFC 6066 §3), and the server refused it: with the \
-         alert unrecognized_name, or, as Envoy, Istio and Apigee do when no filter chain matches, with a bare \
-         reset. Certain where the same listener accepts hellos that carry a name and none that do not; \
-         without such history a reset can have other reasons, and they are listed."
+         alert unrecognized_name, or, as Envoy, Istio and Apigee do when no filter chain matches, with a \
+         bare reset. Certain where the same listener accepts hellos that carry a name and none that do \
+         not; without such history a reset can have other reasons, and they are listed."
     }
 
     fn remedy(&self) -> &'static str {
@@ -38,79 +39,82 @@ impl Rule for SniMissing {
 
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
         let hello = case.facts.client_hello.as_ref()?;
-        if hello.server_name.is_some() || !case.is_hello_refused() {
-            return None;
-        }
         let history = case.listener;
-        if history.without_name.accepted > 0 {
+        if hello.server_name.is_some() || !case.is_hello_refused() || history.without_name.accepted > 0 {
             return None;
         }
         let named = history.with_name;
         let contrast = named.accepted > 0;
-        let (how, confidence) = if let Some((_, alert)) = case.root.alert_by(Role::Server) {
-            let how = format!("answered with the alert {}", words::alert(alert.description));
-            match alert.description {
-                AlertDescription::UNRECOGNIZED_NAME => (how, Confidence::Observed),
-                // Servers that insist on SNI also say handshake_failure, access_denied or internal_error.
+        let fits = Offer::of(hello).narrowest().is_none();
+        let confidence = match case.root.ending?.how {
+            How::Alert(alert) => match alert.description {
+                AlertDescription::UNRECOGNIZED_NAME => Confidence::Observed,
+                // Servers that insist on SNI also say handshake_failure, access_denied (rustls) or internal_error.
                 AlertDescription::HANDSHAKE_FAILURE
                 | AlertDescription::ACCESS_DENIED
                 | AlertDescription::INTERNAL_ERROR
                     if contrast =>
                 {
-                    (how, Confidence::Inferred)
+                    Confidence::Inferred
+                }
+                AlertDescription::HANDSHAKE_FAILURE | AlertDescription::ACCESS_DENIED if fits => {
+                    Confidence::Suspected
                 }
                 _ => return None,
-            }
-        } else if let Some((ending, _)) = case.root.reset_by(Role::Server) {
-            // Where hellos with a name are always reset too, the name is not the reason.
-            if !contrast && named.refused > 0 {
-                return None;
-            }
-            let how = format!(
-                "reset the connection {} later, without an alert",
-                case.since_client_hello(ending.time)
-            );
-            (how, if contrast { Confidence::Inferred } else { Confidence::Suspected })
-        } else if let Some(ending) = case.root.close_by(Role::Server)
-            && contrast
-        {
-            let how = format!(
-                "closed the connection {} later, without an alert",
-                case.since_client_hello(ending.time)
-            );
-            (how, Confidence::Inferred)
-        } else {
-            return None;
+            },
+            How::Reset(_) | How::Close if case.facts.server_answered() => return None,
+            // Where only connections with a PROXY header succeed, or hellos with a name are always reset too, the
+            // name is not the reason.
+            How::Reset(_) | How::Close if case.lacks_required_proxy_header() => return None,
+            How::Reset(_) if contrast => Confidence::Inferred,
+            How::Reset(_) if named.refused > 0 => return None,
+            How::Reset(_) => Confidence::Suspected,
+            How::Close if contrast => Confidence::Inferred,
+            How::Close => return None,
         };
-        let mut finding = Finding::new(format!("The client sent no server_name and the server {how}."))
-            .blame(Blame::Config)
-            .confidence(confidence)
-            .evidence("client_hello_without_sni", "the ClientHello has no server_name extension");
+        let mut finding =
+            Finding::new(format!("The client sent no server_name and the server {}.", case.refusal()?))
+                .blame(Blame::Config)
+                .confidence(confidence)
+                .evidence("client_hello_without_sni", "the ClientHello has no server_name extension");
         if let Some((_, reset)) = case.root.reset_by(Role::Server) {
             finding = finding.evidence("server_reset", words::reset(reset));
         }
         if contrast {
-            let without = history.without_name;
             finding = finding.evidence(
                 "listener_history",
                 format!(
                     "this listener accepted {} of {} with SNI, 0 of {} without",
                     named.accepted,
-                    named.accepted + named.refused,
-                    without.refused + 1,
+                    named.total(),
+                    history.without_name.refused + 1,
                 ),
             );
         }
         if confidence == Confidence::Suspected {
-            finding = finding
-                .alternative(
-                    "proxy_header_missing",
-                    "a listener that expects a PROXY header resets in the same way",
-                )
-                .alternative(
-                    "reset_after_client_hello",
-                    "an overloaded server or an access rule looks the same",
-                );
+            finding = if case.root.alert_by(Role::Server).is_some() {
+                finding.alternative("cipher_suite_mismatch", "the alert covers every parameter of the offer")
+            } else {
+                finding
+                    .alternative(
+                        "proxy_header_missing",
+                        "a listener that expects a PROXY header resets in the same way",
+                    )
+                    .alternative(
+                        "reset_after_client_hello",
+                        "an overloaded server or an access rule looks the same",
+                    )
+            };
+        }
+        // A health check that knows no name fails at every round; that is one thing to fix, not an error each time.
+        if let Some(period) = case.failing_period("sni_missing") {
+            finding = finding.severity(Severity::Warning).evidence(
+                "periodic_attempts",
+                format!(
+                    "this client fails in the same way every {}: a health check",
+                    words::duration(period)
+                ),
+            );
         }
         Some(finding)
     }
@@ -134,57 +138,147 @@ impl Rule for SniUnrecognized {
 
     fn doc_long(&self) -> &'static str {
         "The server refused the ClientHello's server_name with the fatal alert unrecognized_name (RFC 6066 \
-         §3), or it resets, closes or fails for this name and accepts others on the same listener."
+         §3), or it resets, closes or fails for this name and accepts others on the same listener. As a \
+         warning the alert is no refusal, but some clients (Java 7, JSSE) take it for one."
     }
 
     fn remedy(&self) -> &'static str {
-        "Check the name for a typo, then configure this host (server_name, Gateway host, virtual host, host \
-         alias) and its certificate on the listener."
+        "Check the name for a typo, then configure this host (server_name, Gateway host, virtual host, \
+         host alias) and its certificate on the listener."
     }
 
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
-        let name = case.facts.server_name()?;
+        let hello = case.facts.client_hello.as_ref()?;
+        let name = hello.server_name.as_ref().filter(|name| !name.is_ip_literal())?;
+        if let Some(finding) = warning_taken_as_fatal(case) {
+            return Some(finding);
+        }
         if !case.is_hello_refused() {
             return None;
         }
-        let this = case.listener.name(&name);
-        let others = case.listener.with_name.accepted - this.accepted;
-        let contrast = this.accepted == 0 && others > 0;
-        let (how, confidence) = if let Some((_, alert)) = case.root.alert_by(Role::Server) {
-            match alert.description {
-                AlertDescription::UNRECOGNIZED_NAME => (
-                    format!("answered with the alert {}", words::alert(alert.description)),
-                    Confidence::Observed,
-                ),
-                AlertDescription::INTERNAL_ERROR if contrast => (
-                    format!("answered with the alert {}", words::alert(alert.description)),
-                    Confidence::Inferred,
-                ),
+        let contrast = case.is_only_this_name_refused();
+        let reset_or_close = contrast && !case.facts.server_answered() && !case.lacks_required_proxy_header();
+        let confidence = match case.root.ending?.how {
+            How::Alert(alert) => match alert.description {
+                AlertDescription::UNRECOGNIZED_NAME => Confidence::Observed,
+                AlertDescription::INTERNAL_ERROR | AlertDescription::ACCESS_DENIED if contrast => {
+                    Confidence::Inferred
+                }
                 _ => return None,
-            }
-        } else if let Some((ending, _)) = case.root.reset_by(Role::Server)
-            && contrast
-        {
-            let delay = case.since_client_hello(ending.time);
-            (format!("reset the connection {delay} later, without an alert"), Confidence::Inferred)
-        } else if let Some(ending) = case.root.close_by(Role::Server)
-            && contrast
-        {
-            let delay = case.since_client_hello(ending.time);
-            (format!("closed the connection {delay} later, without an alert"), Confidence::Inferred)
-        } else {
-            return None;
+            },
+            How::Reset(_) | How::Close if reset_or_close => Confidence::Inferred,
+            How::Reset(_) | How::Close => return None,
         };
-        let mut finding = Finding::new(format!("The client asked for {name} and the server {how}."))
-            .blame(Blame::Config)
-            .confidence(confidence)
-            .evidence("server_name", name.into_owned());
+        let name = name.as_str().into_owned();
+        let mut finding =
+            Finding::new(format!("The client asked for {name} and the server {}.", case.refusal()?))
+                .blame(Blame::Config)
+                .confidence(confidence)
+                .evidence("server_name", name);
         if contrast {
+            let others = case.listener.with_name.accepted;
             finding = finding.evidence(
                 "listener_history",
                 format!("this listener accepted {others} with other names, none with this one"),
             );
         }
+        if confidence == Confidence::Inferred {
+            finding = finding.alternative(
+                "server_certificate_unavailable",
+                "the name may be configured and its certificate missing",
+            );
+        }
         Some(finding)
     }
+}
+
+/// See [`Rule::doc_short`].
+struct SniIpLiteral;
+
+impl Rule for SniIpLiteral {
+    fn id(&self) -> &'static str {
+        "sni_ip_literal"
+    }
+
+    fn severity(&self) -> Severity {
+        Severity::Warning
+    }
+
+    fn doc_short(&self) -> &'static str {
+        "The client sent an IP address as server_name, and the server refused the handshake."
+    }
+
+    fn doc_long(&self) -> &'static str {
+        "RFC 6066 §3 does not permit literal addresses in server_name. Many servers ignore the fault; \
+         others answer with unrecognized_name, illegal_parameter or decode_error, or find no host of that \
+         name and reset."
+    }
+
+    fn remedy(&self) -> &'static str {
+        "Make the client connect by host name, or stop it from sending SNI for addresses."
+    }
+
+    fn judge(&self, case: &Case<'_>) -> Option<Finding> {
+        let hello = case.facts.client_hello.as_ref()?;
+        let name = hello.server_name.as_ref().filter(|name| name.is_ip_literal())?;
+        if !case.is_hello_refused() || case.lacks_required_proxy_header() {
+            return None;
+        }
+        let confidence = match case.root.ending?.how {
+            How::Alert(alert) => match alert.description {
+                AlertDescription::UNRECOGNIZED_NAME
+                | AlertDescription::ILLEGAL_PARAMETER
+                | AlertDescription::DECODE_ERROR => Confidence::Inferred,
+                AlertDescription::INTERNAL_ERROR | AlertDescription::ACCESS_DENIED => Confidence::Suspected,
+                _ => return None,
+            },
+            How::Reset(_) | How::Close if case.facts.server_answered() => return None,
+            How::Reset(_) | How::Close => Confidence::Suspected,
+        };
+        let name = name.as_str().into_owned();
+        let finding = Finding::new(format!(
+            "The client sent the address {name} as server_name and the server {}.",
+            case.refusal()?
+        ))
+        .blame(Blame::Client)
+        .confidence(confidence)
+        .evidence("server_name_is_address", name);
+        Some(if confidence == Confidence::Suspected {
+            finding
+                .specificity(Specificity::Class)
+                .alternative("sni_unrecognized", "the server may only not know it")
+        } else {
+            finding
+        })
+    }
+}
+
+/// The server warned that it does not know the name and went on, and the client did not.
+fn warning_taken_as_fatal(case: &Case<'_>) -> Option<Finding> {
+    let facts = case.facts;
+    let warned = facts.server().alerts.iter().any(|alert| {
+        alert.level == AlertLevel::WARNING && alert.description == AlertDescription::UNRECOGNIZED_NAME
+    });
+    let ending = case.root.ending.filter(|ending| ending.role == Role::Client)?;
+    let refused = match ending.how {
+        How::Alert(alert) => matches!(
+            alert.description,
+            AlertDescription::HANDSHAKE_FAILURE | AlertDescription::UNRECOGNIZED_NAME
+        ),
+        How::Reset(_) | How::Close => facts.progress.client_key_exchange.is_none(),
+    };
+    if !warned || !refused || facts.progress.client_finished.is_some() {
+        return None;
+    }
+    let name = facts.server_name()?;
+    Some(
+        Finding::new(format!(
+            "The server warned that it does not know {name} and went on; the client {}.",
+            words::ending_of(&ending)
+        ))
+        .blame(Blame::Config)
+        .confidence(Confidence::Inferred)
+        .evidence("server_name", name.into_owned())
+        .evidence("unrecognized_name_warning", "alert unrecognized_name (112) at level warning"),
+    )
 }
