@@ -114,7 +114,7 @@ pub fn markdown() -> String {
         }
         let _ = write!(text, "\nTo fix: {}\n", rule.remedy());
         for (position, (name, fix)) in fixes(guide, None).enumerate() {
-            let _ = write!(text, "{}* **{name}**: {fix}\n", if position == 0 { "\n" } else { "" });
+            let _ = writeln!(text, "{}* **{name}**: {fix}", if position == 0 { "\n" } else { "" });
         }
     }
     text

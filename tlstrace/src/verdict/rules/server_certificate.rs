@@ -296,7 +296,10 @@ fn refusal(case: &Case<'_>) -> Option<(Refusal, Timestamp)> {
         None => facts.progress.server_hello_done.is_some() && facts.server().certificates.is_some(),
     };
     let server = facts.server();
+    // A bare RST comes from a socket that is gone: the process was ended, or its descriptor closed before.
+    let is_deliberate = !matches!(root.how, How::Reset(reset) if !reset.is_active_abort());
     let is_answer = closed_by_client
+        && is_deliberate
         && facts.client().opaque_records.is_empty()
         && facts.progress.client_key_exchange.is_none()
         && server.stuck_at.is_none()
@@ -458,15 +461,21 @@ fn diagnose(
                 ..plain(Cause::Rejected, confidence, Blame::Unknown)
             })
         }
-        Refusal::Silent(_) => {
-            leaf.zip(chain).and_then(|(leaf, chain)| any_fault(case, chain, leaf, now)).map_or(
+        Refusal::Silent(_) => leaf
+            .zip(chain)
+            .and_then(|(leaf, chain)| any_fault(case, chain, leaf, now))
+            // That the issuer is not there is usual where it is a root, and a silent close tells nothing of it.
+            .filter(|fault| !matches!(fault.cause, Cause::ChainIncomplete | Cause::ChainMisordered))
+            .map_or(
                 Diagnosis {
-                    alternatives: &[("client_abandoned", "the client may have given up for another reason")],
+                    alternatives: &[
+                        ("client_abandoned", "the client may have given up for another reason"),
+                        ("server_ca_unknown", "the client may not know the issuer, or miss an intermediate"),
+                    ],
                     ..plain(Cause::Rejected, Confidence::Suspected, Blame::Unknown)
                 },
                 |fault| Diagnosis { confidence: Confidence::Suspected, ..fault },
-            )
-        }
+            ),
         Refusal::AfterHandshake { is_suspicious } => {
             let fault = leaf.zip(chain).and_then(|(leaf, chain)| {
                 date_fault(chain, now, Confidence::Inferred)
