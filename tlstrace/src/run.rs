@@ -90,6 +90,9 @@ pub async fn run(
     }
 }
 
+/// Shortest sleep until a deadline of the engine's: the runtime's timers count milliseconds.
+const SHORTEST: Duration = Duration::from_millis(1);
+
 struct Live<'a, 'w> {
     capture: &'a mut Capture,
     engine: &'a mut Engine,
@@ -113,7 +116,7 @@ impl Live<'_, '_> {
             if self.report.is_full() {
                 return Ok(End::Count);
             }
-            let due = self.engine.poll_timeout().map(|due| due.since(self.clock.now()));
+            let due = self.engine.poll_timeout().map(|due| due.since(self.clock.now()).max(SHORTEST));
             tokio::select! {
                 biased;
                 () = signals.next() => return Ok(End::Signal),

@@ -17,7 +17,7 @@ use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcMessage, TcOpti
 use tlstrace_common::symbols;
 
 use super::interfaces::{Interface, LinkLayer};
-use super::loader::Programs;
+use super::loader::{Programs, kernel_release};
 use super::{Unavailable, errno, netlink};
 
 /// Which hook the user asks for.
@@ -73,7 +73,12 @@ pub(super) fn attach(
         }
     };
     let attached = match mode {
-        Mode::Tcx => attach_to(programs, interface, Hook::Tcx, names),
+        Mode::Tcx => attach_to(programs, interface, Hook::Tcx, names).map_err(|error| {
+            if !lacks_tcx(&error) {
+                return error;
+            }
+            error.context(Unavailable::NoTcx { release: kernel_release() })
+        }),
         Mode::Clsact => attach_to(programs, interface, Hook::Clsact, names),
         Mode::Auto => attach_to(programs, interface, Hook::Tcx, names).or_else(|error| {
             if !lacks_tcx(&error) {
@@ -85,7 +90,7 @@ pub(super) fn attach(
     };
     attached.map_err(|error| match errno(&*error) {
         Some(libc::ENODEV | libc::ENXIO) => AttachError::Gone(interface.name.clone()),
-        Some(libc::EPERM | libc::EACCES) => {
+        Some(libc::EPERM | libc::EACCES) if !error.is::<Unavailable>() => {
             AttachError::Failed { name: interface.name.clone(), error: error.context(Unavailable::Refused) }
         }
         _ => AttachError::Failed { name: interface.name.clone(), error },

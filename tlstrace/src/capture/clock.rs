@@ -5,8 +5,12 @@
 //! of the events whatever happens to the wall clock, and no duration is ever wrong by more than a tenth.
 
 use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::time::Duration;
 
+use tokio::io::unix::AsyncFd;
+
+use super::pollable;
 use crate::engine::timestamp::Timestamp;
 
 /// How often [`Clock::resynchronise`] wants to be called.
@@ -43,6 +47,69 @@ impl Clock {
         if off > Duration::from_secs(1) {
             log::warn!("the system clock is {off:?} away from the times shown, which follow it slowly");
         }
+    }
+}
+
+/// A periodic alarm, finer than the runtime's timers, which count whole milliseconds.
+pub(super) struct Ticker {
+    timer: AsyncFd<OwnedFd>,
+    period: Duration,
+    is_running: bool,
+}
+
+impl Ticker {
+    /// A ticker that does not run yet; needs a tokio runtime around it.
+    pub(super) fn new(period: Duration) -> io::Result<Self> {
+        // SAFETY: timerfd_create(2) touches no memory of ours.
+        let descriptor =
+            unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_NONBLOCK | libc::TFD_CLOEXEC) };
+        if descriptor < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor is open, and nobody else has it.
+        let timer = unsafe { OwnedFd::from_raw_fd(descriptor) };
+        Ok(Self { timer: pollable(timer)?, period, is_running: false })
+    }
+
+    /// Starts the ticker, if it does not run: the first tick comes a whole period later.
+    pub(super) fn start(&mut self) -> io::Result<()> {
+        if self.is_running { Ok(()) } else { self.set(self.period) }
+    }
+
+    /// Stops the ticker, so that it wakes nobody, and forgets a tick that nobody waited for.
+    pub(super) fn stop(&mut self) -> io::Result<()> {
+        if self.is_running { self.set(Duration::ZERO) } else { Ok(()) }
+    }
+
+    /// Waits for the next tick; one that nobody waited for is given at once.
+    pub(super) async fn tick(&mut self) -> io::Result<()> {
+        loop {
+            let mut guard = self.timer.readable().await?;
+            let mut count = [0; 8];
+            let read = guard.try_io(|timer| {
+                // SAFETY: `count` has room for as many bytes as read(2) is told that it has.
+                let bytes = unsafe { libc::read(timer.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+                if bytes < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+            });
+            if let Ok(read) = read {
+                return read;
+            }
+        }
+    }
+
+    /// A period of zero stops the timer (`timerfd_settime(2)`).
+    fn set(&mut self, period: Duration) -> io::Result<()> {
+        let time = libc::timespec { tv_sec: 0, tv_nsec: period.subsec_nanos().into() };
+        let setting = libc::itimerspec { it_interval: time, it_value: time };
+        // SAFETY: `setting` lives throughout the call, and no old value is asked for.
+        let result = unsafe {
+            libc::timerfd_settime(self.timer.as_raw_fd(), 0, &raw const setting, std::ptr::null_mut())
+        };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        self.is_running = !period.is_zero();
+        Ok(())
     }
 }
 

@@ -6,7 +6,7 @@ use std::{fmt, fs};
 
 use anyhow::Context as _;
 use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
-use aya::programs::SchedClassifier;
+use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use tlstrace_common::config::Control;
@@ -69,7 +69,17 @@ impl Programs {
         let program = program.with_context(|| format!("the BPF object has no program {name}"))?;
         let program: &mut SchedClassifier = program.try_into()?;
         if program.fd().is_err() {
-            program.load().map_err(|error| refused(error, "load its BPF programs", &Privilege::read()))?;
+            program.load().map_err(|error| {
+                let privilege = Privilege::read();
+                if privilege.is_distrusted() {
+                    return anyhow::Error::new(error)
+                        .context(Unavailable::Privilege("CAP_PERFMON".to_owned()));
+                }
+                match rejection(name, &error) {
+                    Some(rejection) => rejection,
+                    None => refused(error, "load its BPF programs", &privilege),
+                }
+            })?;
         }
         Ok(program)
     }
@@ -97,6 +107,7 @@ struct Privilege {
 impl Privilege {
     const CAP_NET_ADMIN: u32 = 12;
     const CAP_SYS_ADMIN: u32 = 21;
+    const CAP_PERFMON: u32 = 38;
     const CAP_BPF: u32 = 39;
 
     fn read() -> Self {
@@ -121,6 +132,12 @@ impl Privilege {
         self.capabilities & (1 << capability) != 0
     }
 
+    /// Whether the verifier forbids what it allows to others, pointer arithmetic for instance
+    /// (`allow_ptr_leaks` of `kernel/bpf/verifier.c`).
+    fn is_distrusted(self) -> bool {
+        !self.has(Self::CAP_PERFMON) && !self.has(Self::CAP_SYS_ADMIN)
+    }
+
     /// The capabilities that are needed and not there.
     fn missing(self) -> Option<String> {
         let mut missing = Vec::new();
@@ -141,7 +158,6 @@ fn refused<E: Error + Send + Sync + 'static>(
     privilege: &Privilege,
 ) -> anyhow::Error {
     let unavailable = match errno(&error) {
-        Some(libc::EPERM | libc::EACCES) if is_verifier(&error) => None,
         Some(libc::EPERM | libc::EACCES) if privilege.is_filtered => Some(Unavailable::Seccomp),
         Some(libc::EPERM | libc::EACCES) => Some(Unavailable::Refused),
         Some(libc::ENOSYS | libc::EINVAL | libc::EOPNOTSUPP) => {
@@ -156,13 +172,20 @@ fn refused<E: Error + Send + Sync + 'static>(
     }
 }
 
-/// Whether the verifier rejected a program (EACCES, with a log): a bug, not a missing right.
-fn is_verifier(error: &(dyn Error + 'static)) -> bool {
-    use aya::programs::ProgramError;
-    matches!(
-        error.downcast_ref::<ProgramError>(),
-        Some(ProgramError::LoadError { verifier_log, .. }) if !verifier_log.to_string().trim().is_empty()
-    )
+/// What to say when it was the verifier that refused: a bug of ours, not a missing right.
+fn rejection(name: &str, error: &ProgramError) -> Option<anyhow::Error> {
+    let ProgramError::LoadError { io_error, verifier_log } = error else { return None };
+    let log = verifier_log.to_string();
+    let lines: Vec<_> = log.lines().collect();
+    // The reason stands at the end, after up to megabytes of instructions.
+    let end = lines.get(lines.len().saturating_sub(8)..)?.join("\n  ");
+    (!end.trim().is_empty()).then(|| {
+        let release = kernel_release();
+        anyhow::anyhow!(
+            "the verifier of Linux {release} rejects the BPF program {name} ({io_error}). \
+             Please report this with the end of its log:\n  {end}"
+        )
+    })
 }
 
 fn chain(error: &dyn Error) -> String {
@@ -178,7 +201,7 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
-fn kernel_release() -> String {
+pub(super) fn kernel_release() -> String {
     fs::read_to_string("/proc/sys/kernel/osrelease")
         .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
 }

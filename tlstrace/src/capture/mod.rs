@@ -28,6 +28,7 @@ use tokio::io::unix::AsyncFd;
 
 pub use self::attach::{AttachError, Hook, Mode, sweep};
 use self::attach::{Attachment, attach};
+use self::clock::Ticker;
 use self::health::Counters;
 use self::interfaces::{Change, Interface, Monitor, Selection};
 use self::loader::Programs;
@@ -92,7 +93,8 @@ pub enum Unavailable {
 /// The live source of segments. Dropping it detaches.
 pub struct Capture {
     pub ring: Ring,
-    pub monitor: Monitor,
+    monitor: Monitor,
+    ticker: Ticker,
     log: Option<AsyncFd<EbpfLogger<&'static dyn log::Log>>>,
     settings: Settings,
     control: Array<MapData, Control>,
@@ -125,6 +127,7 @@ impl Capture {
         let mut capture = Self {
             ring: Ring::new(maps.events)?,
             monitor,
+            ticker: Ticker::new(ring::TICK).context("cannot create a timer")?,
             log: log.context("cannot poll the log of the BPF programs")?,
             settings,
             control: maps.control,
@@ -181,12 +184,22 @@ impl Capture {
             self.announced.consumer_sleeping = sleeping;
             self.announce()?;
         }
-        let Self { ring, monitor, log, .. } = self;
+        match wait {
+            Wait::No => {}
+            Wait::Tick => self.ticker.start()?,
+            // A whole period from the announcement on.
+            Wait::Announce => self.ticker.stop().and_then(|()| self.ticker.start())?,
+            Wait::Sleep => self.ticker.stop()?,
+        }
+        let Self { ring, monitor, log, ticker, .. } = self;
         loop {
             let tick = async {
                 match wait {
-                    Wait::No => tokio::task::yield_now().await,
-                    Wait::Tick | Wait::Announce => tokio::time::sleep(ring::TICK).await,
+                    Wait::No => {
+                        tokio::task::yield_now().await;
+                        Ok(())
+                    }
+                    Wait::Tick | Wait::Announce => ticker.tick().await,
                     Wait::Sleep => std::future::pending().await,
                 }
             };
@@ -198,7 +211,7 @@ impl Capture {
             };
             tokio::select! {
                 () = woken => return Ok(Wake::Ring),
-                () = tick => return Ok(Wake::Ring),
+                result = tick => return result.map(|()| Wake::Ring),
                 changes = monitor.changes() => return Ok(Wake::Interfaces(changes)),
                 () = flush(log) => {}
             }

@@ -16,8 +16,8 @@ use super::clock::Clock;
 use super::pollable;
 use crate::engine::segment::{Chunk, Direction, Segment};
 
-/// How long to wait before looking again while events flow.
-pub const TICK: Duration = Duration::from_millis(1);
+/// How long to wait before looking again while events flow: short beside a round trip, long beside a look.
+pub(super) const TICK: Duration = Duration::from_micros(500);
 
 /// Most events to take in one go, so that signals and timeouts have their turn under load.
 pub const BATCH: usize = 1024;
@@ -85,7 +85,7 @@ pub struct Pace {
 
 impl Pace {
     /// Empty looks before sleep is announced: long enough for the next flight of a handshake on a local network.
-    const PATIENCE: u32 = 8;
+    const PATIENCE: u32 = 16;
 
     /// What to do after a drain that found `events`.
     pub fn after_drain(&mut self, events: usize) -> Wait {
@@ -96,7 +96,7 @@ impl Pace {
         match self.empty {
             0..Self::PATIENCE => Wait::Tick,
             // The look a tick after the announcement finds the event of a program that read the old value just
-            // before: a program runs for microseconds, a tick is a millisecond.
+            // before: a program runs for microseconds.
             Self::PATIENCE => Wait::Announce,
             _ => Wait::Sleep,
         }
@@ -160,7 +160,7 @@ mod tests {
         let mut pace = Pace::default();
         assert_eq!(pace.after_drain(BATCH), Wait::No);
         assert_eq!(pace.after_drain(3), Wait::Tick);
-        let waits: Vec<_> = std::iter::repeat_with(|| pace.after_drain(0)).take(10).collect();
+        let waits: Vec<_> = std::iter::repeat_with(|| pace.after_drain(0)).take(40).collect();
         let announced = waits.iter().position(|wait| *wait == Wait::Announce).unwrap();
         assert!(waits.iter().take(announced).all(|wait| *wait == Wait::Tick));
         assert!(waits.iter().skip(announced + 1).all(|wait| *wait == Wait::Sleep));

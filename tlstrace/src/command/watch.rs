@@ -42,6 +42,9 @@ async fn watch(settings: Watch) -> anyhow::Result<Exit> {
 
     let end = run::run(&mut capture, &mut engine, &mut report, &mut signals, settings.timeout).await?;
 
+    if end == End::ClosedPipe {
+        return Ok(Exit::Done);
+    }
     notice(format_args!("{} on {} connections", report.tally(), engine.counts().connections));
     notice(summary(&capture.counters()?, engine.counts().evicted, capture.ring.malformed()));
     Ok(match end {

@@ -59,8 +59,28 @@ pub(crate) enum Stage {
     Open,
     /// `ok` was said, and the connection has carried no data: a late close may tell more.
     Provisional,
-    /// The verdict is final.
-    Done,
+}
+
+/// What is kept of a connection that was judged for good.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Judged {
+    pub(crate) last_seen: Timestamp,
+    client: SocketAddr,
+    /// First sequence number of client and server, if it is known.
+    isns: [Option<u32>; 2],
+}
+
+impl Judged {
+    pub(crate) fn deadline(&self) -> Timestamp {
+        self.last_seen.after(LINGER)
+    }
+
+    /// Whether a SYN begins another connection between the same ports.
+    pub(crate) fn is_replaced_by(&self, segment: &Segment<'_>) -> bool {
+        let [client, server] = self.isns;
+        let isn = if segment.source == self.client { client } else { server };
+        segment.is_syn() && !segment.is_rst() && isn != Some(segment.sequence)
+    }
 }
 
 /// State of one connection.
@@ -151,6 +171,16 @@ impl Connection {
             }
     }
 
+    /// What to remember of it when it is judged.
+    pub(crate) fn mark(&self) -> Judged {
+        let [client, server] = &self.sides;
+        Judged {
+            last_seen: self.facts.last_seen,
+            client: self.facts.client().address,
+            isns: [client.stream.isn(), server.stream.isn()],
+        }
+    }
+
     /// Learns from a segment.
     pub(crate) fn handle(&mut self, segment: &Segment<'_>, certificates: &mut CertificateCache) {
         let role = self.role_of(segment);
@@ -199,7 +229,6 @@ impl Connection {
     pub(crate) fn deadline(&self) -> Timestamp {
         let facts = &self.facts;
         match self.stage {
-            Stage::Done => return facts.last_seen.after(LINGER),
             Stage::Provisional if facts.endings.is_empty() => return facts.last_seen.after(LINGER),
             Stage::Provisional | Stage::Open => {}
         }

@@ -30,7 +30,7 @@ use crate::verdict::{self, Verdict};
 use connection::{Connection, Stage};
 use history::History;
 use segment::Segment;
-use table::{ConnectionKey, Slot, Table};
+use table::{ConnectionKey, Slot, Table, Tracked};
 use timestamp::Timestamp;
 
 /// What bounds the engine.
@@ -98,7 +98,7 @@ impl Engine {
         }
         let key = ConnectionKey::of(segment);
         if let Some(slot) = self.table.find(&key) {
-            if !self.table.get(slot).is_some_and(|connection| connection.is_replaced_by(segment)) {
+            if !self.table.is_replaced_by(slot, segment) {
                 return self.feed(slot, segment);
             }
             self.conclude(slot);
@@ -120,14 +120,10 @@ impl Engine {
     pub fn handle_timeout(&mut self, now: Timestamp) {
         self.now = self.now.max(now);
         while let Some(slot) = self.table.pop_due(self.now) {
-            let Some(connection) = self.table.get(slot) else { continue };
-            if connection.stage == Stage::Done {
+            if self.table.is_judged(slot) {
                 self.table.remove(slot);
             } else {
                 self.conclude(slot);
-                if !self.table.get(slot).is_some_and(|connection| connection.stage == Stage::Provisional) {
-                    self.retire(slot);
-                }
             }
         }
     }
@@ -167,74 +163,62 @@ impl Engine {
     }
 
     fn feed(&mut self, slot: Slot, segment: &Segment<'_>) {
-        let Some(connection) = self.table.get_mut(slot) else { return };
-        if connection.stage == Stage::Done {
-            connection.facts.last_seen = connection.facts.last_seen.max(segment.timestamp);
-            return;
-        }
+        let Some(connection) = self.table.open_mut(slot) else {
+            return self.table.touch(slot, segment.timestamp);
+        };
         connection.handle(segment, &mut self.certificates);
         follow_waiting(connection, &mut self.history);
         if connection.is_accepted() && connection.stage == Stage::Open {
             self.conclude(slot);
-            self.retire(slot);
         } else {
             self.table.reschedule(slot);
         }
     }
 
-    /// Keeps of a judged connection only that it was judged, so that its last segments are recognised.
-    fn retire(&mut self, slot: Slot) {
-        if let Some(connection) = self.table.get_mut(slot) {
-            connection.stage = Stage::Done;
-        }
-        self.table.reschedule(slot);
-    }
-
-    fn evict(&mut self, mut connection: Connection) {
+    fn evict(&mut self, mut connection: Box<Connection>) {
         self.counts.evicted += 1;
-        if connection.stage == Stage::Done {
-            return;
-        }
         connection.facts.capture.evicted = true;
-        self.publish(&mut connection);
+        self.publish(connection);
     }
 
-    /// Says what is to be said about a connection now.
+    /// Says what is to be said about a connection now. Of one that is judged for good, the table keeps only
+    /// that it was, so that its last segments are recognised.
     fn conclude(&mut self, slot: Slot) {
-        if let Some(mut connection) = self.table.take(slot) {
-            self.publish(&mut connection);
-            self.table.put_back(slot, connection);
+        if let Some(connection) = self.table.take(slot) {
+            let judged = connection.mark();
+            match self.publish(connection) {
+                Some(connection) => self.table.put_back(slot, Tracked::Open(connection)),
+                None => self.table.put_back(slot, Tracked::Judged(judged)),
+            }
         }
     }
 
-    fn publish(&mut self, connection: &mut Connection) {
-        if connection.stage == Stage::Done {
-            return;
-        }
+    /// Publishes a verdict. Returns the connection if a later verdict may follow.
+    fn publish(&mut self, mut connection: Box<Connection>) -> Option<Box<Connection>> {
         connection.settle_facts(self.now, &mut self.certificates);
         let listener = self.history.listener(&connection.facts, self.now);
         let judgement = verdict::judge(&connection.facts, listener);
-        let Some(judgement) = judgement else {
-            connection.stage = Stage::Done;
-            self.history.learn(&connection.facts, None);
-            follow_waiting(connection, &mut self.history);
-            return;
-        };
-        let provisional = judgement.rule.id() == "ok" && !connection.is_accepted();
+        let id = judgement.as_ref().map(|judgement| judgement.rule.id());
+        let stays = id == Some("ok") && !connection.is_accepted() && connection.facts.endings.is_empty();
         let repeated = connection.stage == Stage::Provisional;
-        connection.stage =
-            if provisional && connection.facts.endings.is_empty() { Stage::Provisional } else { Stage::Done };
-        follow_waiting(connection, &mut self.history);
-        if repeated && judgement.rule.id() == "ok" {
-            return;
+        connection.stage = Stage::Provisional;
+        follow_waiting(&mut connection, &mut self.history);
+        let Some(judgement) = judgement else {
+            self.history.learn(&connection.facts, None);
+            return None;
+        };
+        if repeated && id == Some("ok") {
+            return stays.then_some(connection);
         }
-        if repeated {
-            connection.revision += 1;
-        }
-        self.history.learn(&connection.facts, Some(judgement.rule.id()));
+        connection.revision += u32::from(repeated);
+        self.history.learn(&connection.facts, id);
         self.counts.verdicts += 1;
-        let verdict = Verdict::new(judgement, Arc::new(connection.facts.clone()), connection.revision);
+        let revision = connection.revision;
+        let (facts, connection) =
+            if stays { (connection.facts.clone(), Some(connection)) } else { (connection.facts, None) };
+        let verdict = Verdict::new(judgement, Arc::new(facts), revision);
         self.outputs.push_back(Output::Verdict(Box::new(verdict)));
+        connection
     }
 }
 

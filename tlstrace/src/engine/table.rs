@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
-use super::connection::Connection;
+use super::connection::{Connection, Judged};
 use super::segment::Segment;
 use super::timestamp::Timestamp;
 
@@ -38,6 +38,22 @@ pub(crate) struct Slot {
     generation: u32,
 }
 
+/// What is kept of a connection.
+#[derive(Debug)]
+pub(crate) enum Tracked {
+    Open(Box<Connection>),
+    Judged(Judged),
+}
+
+impl Tracked {
+    fn deadline(&self) -> Timestamp {
+        match self {
+            Self::Open(connection) => connection.deadline(),
+            Self::Judged(judged) => judged.deadline(),
+        }
+    }
+}
+
 /// Connections by key, in order of age, and by deadline.
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -56,7 +72,7 @@ pub(crate) struct Table {
 struct Entry {
     generation: u32,
     key: Option<ConnectionKey>,
-    connection: Option<Box<Connection>>,
+    tracked: Option<Tracked>,
     /// The earliest deadline that is in the queue for this entry.
     queued: Option<Timestamp>,
 }
@@ -82,12 +98,40 @@ impl Table {
         self.by_key.get(key).copied()
     }
 
-    pub(crate) fn get(&self, slot: Slot) -> Option<&Connection> {
-        self.entry(slot)?.connection.as_deref()
+    /// The connection, as long as it is not judged for good.
+    pub(crate) fn open(&self, slot: Slot) -> Option<&Connection> {
+        match self.entry(slot)?.tracked.as_ref()? {
+            Tracked::Open(connection) => Some(connection),
+            Tracked::Judged(_) => None,
+        }
     }
 
-    pub(crate) fn get_mut(&mut self, slot: Slot) -> Option<&mut Connection> {
-        self.entry_mut(slot)?.connection.as_deref_mut()
+    /// As [`Table::open`].
+    pub(crate) fn open_mut(&mut self, slot: Slot) -> Option<&mut Connection> {
+        match self.entry_mut(slot)?.tracked.as_mut()? {
+            Tracked::Open(connection) => Some(connection),
+            Tracked::Judged(_) => None,
+        }
+    }
+
+    pub(crate) fn is_judged(&self, slot: Slot) -> bool {
+        self.entry(slot).is_some_and(|entry| matches!(entry.tracked, Some(Tracked::Judged(_))))
+    }
+
+    /// Whether a segment begins another connection between the same ports.
+    pub(crate) fn is_replaced_by(&self, slot: Slot, segment: &Segment<'_>) -> bool {
+        match self.entry(slot).and_then(|entry| entry.tracked.as_ref()) {
+            Some(Tracked::Open(connection)) => connection.is_replaced_by(segment),
+            Some(Tracked::Judged(judged)) => judged.is_replaced_by(segment),
+            None => false,
+        }
+    }
+
+    /// Notes that a judged connection is still alive.
+    pub(crate) fn touch(&mut self, slot: Slot, now: Timestamp) {
+        if let Some(Entry { tracked: Some(Tracked::Judged(judged)), .. }) = self.entry_mut(slot) {
+            judged.last_seen = judged.last_seen.max(now);
+        }
     }
 
     /// Adds a connection; returns one that had to make room, if the table was full.
@@ -95,17 +139,17 @@ impl Table {
         &mut self,
         key: ConnectionKey,
         connection: Connection,
-    ) -> (Slot, Option<Connection>) {
+    ) -> (Slot, Option<Box<Connection>>) {
         let evicted = if self.by_key.len() >= self.limit { self.evict() } else { None };
         let index = self.free.pop().unwrap_or_else(|| {
-            self.entries.push(Entry { generation: 0, key: None, connection: None, queued: None });
+            self.entries.push(Entry { generation: 0, key: None, tracked: None, queued: None });
             u32::try_from(self.entries.len() - 1).unwrap_or(u32::MAX)
         });
         let mut slot = Slot { index, generation: 0 };
         if let Some(entry) = self.entries.get_mut(index as usize) {
             entry.generation = entry.generation.wrapping_add(1);
             entry.key = Some(key);
-            entry.connection = Some(Box::new(connection));
+            entry.tracked = Some(Tracked::Open(Box::new(connection)));
             entry.queued = None;
             slot.generation = entry.generation;
         }
@@ -117,33 +161,43 @@ impl Table {
         (slot, evicted)
     }
 
-    /// Takes a connection out for a moment; [`Table::put_back`] must follow.
+    /// Takes an open connection out for a moment; [`Table::put_back`] must follow.
     pub(crate) fn take(&mut self, slot: Slot) -> Option<Box<Connection>> {
-        self.entry_mut(slot)?.connection.take()
-    }
-
-    pub(crate) fn put_back(&mut self, slot: Slot, connection: Box<Connection>) {
-        if let Some(entry) = self.entry_mut(slot) {
-            entry.connection = Some(connection);
+        let tracked = &mut self.entry_mut(slot)?.tracked;
+        match tracked.take()? {
+            Tracked::Open(connection) => Some(connection),
+            judged @ Tracked::Judged(_) => {
+                *tracked = Some(judged);
+                None
+            }
         }
     }
 
-    pub(crate) fn remove(&mut self, slot: Slot) -> Option<Connection> {
+    pub(crate) fn put_back(&mut self, slot: Slot, tracked: Tracked) {
+        if let Some(entry) = self.entry_mut(slot) {
+            entry.tracked = Some(tracked);
+        }
+        self.reschedule(slot);
+    }
+
+    /// Forgets a connection; returns it if it was not judged for good.
+    pub(crate) fn remove(&mut self, slot: Slot) -> Option<Box<Connection>> {
         let entry = self.entry_mut(slot)?;
         let key = entry.key.take()?;
         entry.generation = entry.generation.wrapping_add(1);
-        let connection = entry.connection.take();
+        let tracked = entry.tracked.take();
         self.by_key.remove(&key);
         self.free.push(slot.index);
-        connection.map(|connection| *connection)
+        match tracked? {
+            Tracked::Open(connection) => Some(connection),
+            Tracked::Judged(_) => None,
+        }
     }
 
     /// Puts a connection's present deadline into the queue, if it is not there already.
     pub(crate) fn reschedule(&mut self, slot: Slot) {
         let Some(entry) = self.entry_mut(slot) else { return };
-        let Some(deadline) = entry.connection.as_ref().map(|connection| connection.deadline()) else {
-            return;
-        };
+        let Some(deadline) = entry.tracked.as_ref().map(Tracked::deadline) else { return };
         if entry.queued.is_none_or(|queued| deadline < queued) {
             entry.queued = Some(deadline);
             self.deadlines.push(Reverse((deadline, slot)));
@@ -162,7 +216,7 @@ impl Table {
                 continue;
             }
             entry.queued = None;
-            let deadline = entry.connection.as_ref().map(|connection| connection.deadline());
+            let deadline = entry.tracked.as_ref().map(Tracked::deadline);
             if deadline.is_some_and(|deadline| deadline <= now) {
                 return Some(slot);
             }
@@ -175,25 +229,29 @@ impl Table {
         self.deadlines.peek().map(|Reverse((at, _))| *at)
     }
 
-    /// All connections, the oldest first.
+    /// All connections that are not judged for good, the oldest first.
     pub(crate) fn slots_by_age(&self) -> Vec<Slot> {
-        let mut slots: Vec<_> =
-            self.by_key.values().filter_map(|&slot| Some((self.get(slot)?.facts.first_seen, slot))).collect();
+        let mut slots: Vec<_> = self
+            .by_key
+            .values()
+            .filter_map(|&slot| Some((self.open(slot)?.facts.first_seen, slot)))
+            .collect();
         slots.sort_unstable();
         slots.into_iter().map(|(_, slot)| slot).collect()
     }
 
-    /// Removes the oldest connection that carried nothing, or else the oldest.
-    fn evict(&mut self) -> Option<Connection> {
+    /// Makes room: forgets the oldest connection that carried nothing or was judged, or else the oldest, which
+    /// it returns if it was not judged for good.
+    fn evict(&mut self) -> Option<Box<Connection>> {
         while let Some(slot) = self.unproven.pop_front() {
-            match self.get(slot) {
+            match self.open(slot) {
                 Some(connection) if connection.carried_payload() => self.proven.push_back(slot),
-                Some(_) => return self.remove(slot),
-                None => {}
+                _ if self.entry(slot).is_some() => return self.remove(slot),
+                _ => {}
             }
         }
         while let Some(slot) = self.proven.pop_front() {
-            if self.get(slot).is_some() {
+            if self.entry(slot).is_some() {
                 return self.remove(slot);
             }
         }
@@ -203,8 +261,8 @@ impl Table {
     /// Drops from the eviction queues what has left the table by itself.
     fn forget_removed(&mut self) {
         let mut queues = (std::mem::take(&mut self.unproven), std::mem::take(&mut self.proven));
-        queues.0.retain(|&slot| self.get(slot).is_some());
-        queues.1.retain(|&slot| self.get(slot).is_some());
+        queues.0.retain(|&slot| self.entry(slot).is_some());
+        queues.1.retain(|&slot| self.entry(slot).is_some());
         (self.unproven, self.proven) = queues;
     }
 

@@ -1,0 +1,21 @@
+//! `cargo xtask bench`: figures, measured on this machine. One file a bench.
+
+mod replay;
+
+/// Measure how fast it is.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(clap::Subcommand)]
+enum Bench {
+    Replay(replay::Args),
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    match &args.bench {
+        Bench::Replay(args) => replay::run(args),
+    }
+}
