@@ -7,6 +7,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::sink::SINKS;
+use crate::verdict::explain::Product;
 
 /// Tell why TLS handshakes fail: which side, how sure, on what evidence, and what to do.
 ///
@@ -31,6 +32,8 @@ pub enum Command {
     /// join the parts of a rotated capture first (`mergecap`).
     #[command(after_help = EXIT_CODES)]
     Replay(ReplayArgs),
+    /// Tell what a verdict means, how to confirm it and how to fix it; without ID, list all verdicts.
+    Explain(ExplainArgs),
 }
 
 /// Options of `tlstrace watch`.
@@ -42,6 +45,16 @@ pub struct WatchArgs {
     pub output: OutputArgs,
     #[command(flatten)]
     pub filter: FilterArgs,
+}
+
+/// Options of `tlstrace explain`.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct ExplainArgs {
+    /// Id of a verdict, such as `sni_missing`.
+    pub id: Option<String>,
+    /// Only fixes for this product.
+    #[arg(long = "for", value_name = "PRODUCT", requires = "id")]
+    pub product: Option<Product>,
 }
 
 /// Options of `tlstrace replay`.

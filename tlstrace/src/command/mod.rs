@@ -1,5 +1,6 @@
 //! The subcommands, one file each, and how their ends become exit codes.
 
+mod explain;
 pub mod replay;
 mod watch;
 
@@ -27,7 +28,7 @@ pub enum Exit {
 
 /// Runs the command line, the program's name being its first element.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let exit = dispatch(arguments).unwrap_or_else(|error| explain(&error));
+    let exit = dispatch(arguments).unwrap_or_else(|error| report_error(&error));
     ExitCode::from(exit as u8)
 }
 
@@ -38,6 +39,7 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Exi
             cli::log::init(args.output.verbose);
             watch::run(settings::Watch::new(args)?)
         }
+        Command::Explain(args) => explain::run(&args),
         Command::Replay(args) => {
             cli::log::init(args.output.verbose);
             replay::run(settings::Replay::new(args)?)
@@ -46,7 +48,7 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Exi
 }
 
 /// Tells the user what went wrong.
-fn explain(error: &anyhow::Error) -> Exit {
+fn report_error(error: &anyhow::Error) -> Exit {
     if let Some(error) = error.downcast_ref::<clap::Error>() {
         // Help and version are "errors" of clap's, too: those go to stdout and are no failure.
         let _ = error.print();

@@ -24,7 +24,7 @@ use super::records::{Observer, Protection, Reading, Records, WholeMessage};
 use super::segment::Segment;
 use super::stream::Stream;
 use super::timestamp::Timestamp;
-use super::tls13::{ClientFlight, Sizes};
+use super::tls13::{ClientCertificate, Exchange};
 
 /// After the last sign that a connection ends, so long is waited for what was reordered on its way here.
 const SETTLE: Duration = Duration::from_millis(150);
@@ -68,6 +68,8 @@ pub(crate) struct Judged {
     client: SocketAddr,
     /// First sequence number of client and server, if it is known.
     isns: [Option<u32>; 2],
+    /// It ended in a RST: a client may then try again with the same sequence number.
+    was_reset: bool,
 }
 
 impl Judged {
@@ -79,7 +81,7 @@ impl Judged {
     pub(crate) fn is_replaced_by(&self, segment: &Segment<'_>) -> bool {
         let [client, server] = self.isns;
         let isn = if segment.source == self.client { client } else { server };
-        segment.is_syn() && !segment.is_rst() && isn != Some(segment.sequence)
+        segment.is_syn() && !segment.is_rst() && (self.was_reset || isn != Some(segment.sequence))
     }
 }
 
@@ -181,6 +183,7 @@ impl Connection {
             last_seen: self.facts.last_seen,
             client: self.facts.client().address,
             isns: [client.stream.isn(), server.stream.isn()],
+            was_reset: self.facts.endings.iter().any(|ending| matches!(ending.how, How::Reset(_))),
         }
     }
 
@@ -215,6 +218,7 @@ impl Connection {
             }
             role
         };
+        self.note_completion();
         if segment.is_fin() && !self.has_closed(role) {
             self.facts.history.push(role, 'N');
             let position = self.side(role).stream.fin().unwrap_or_default();
@@ -281,10 +285,12 @@ impl Connection {
         self.note_completion();
     }
 
-    /// Whether the handshake is over and both sides carry on.
+    /// Whether the handshake is over and both sides carry on. After an empty client certificate that remains to
+    /// be seen: nginx completes the handshake and refuses the request.
     pub(crate) fn is_accepted(&self) -> bool {
         let progress = &self.facts.progress;
         progress.complete.is_some()
+            && !self.facts.has_empty_client_certificate()
             && if self.is_tls13() {
                 progress.client_data.is_some() && progress.server_data.is_some()
             } else {
@@ -528,7 +534,7 @@ impl Connection {
         let facts = &mut self.facts;
         let Some(hello) = &facts.server_hello else { return };
         if hello.version.is_tls13() {
-            note_tls13(facts, Sizes::of(hello.cipher_suite));
+            note_tls13(facts);
         } else if facts.progress.complete.is_none()
             && let (Some(client), Some(server)) =
                 (facts.progress.client_finished, facts.progress.server_finished)
@@ -566,43 +572,42 @@ impl Peer {
     }
 }
 
-/// Reads the TLS 1.3 part of a handshake from the sizes of its records, and brings `history` up to date.
-fn note_tls13(facts: &mut HandshakeFacts, sizes: Sizes) {
-    let early_data = facts.client_hello.as_ref().is_some_and(|hello| hello.early_data);
-    let flight = ClientFlight::read(
-        facts.client().opaque_records.iter().map(|record| record.length),
-        sizes,
-        early_data,
-    );
-    let client = facts.client();
-    let at = |index: usize| client.opaque_records.get(index).map(|record| record.time);
-    let finished = flight.finished.and_then(|index| at(index));
+/// Reads the TLS 1.3 part of a handshake from the sizes of its records.
+fn note_tls13(facts: &mut HandshakeFacts) {
+    let Some(exchange) = Exchange::of(facts) else { return };
+    let finished = exchange.client_finished().map(|record| record.time);
+    let alert = exchange.client_alert().is_some();
+    let certificate = exchange.client.certificate;
     // Alerts are no data; where the client's padding is unknown, both usual alert sizes are doubtful.
-    let client_data = flight.finished.and_then(|finished| {
-        client
-            .opaque_records
-            .iter()
-            .skip(finished + 1)
-            .find(|record| !sizes.is_alert(record.length, flight.padding))
-            .map(|record| record.time)
-    });
-    let finished_index = flight.finished.and_then(|index| u32::try_from(index).ok());
+    let client_data =
+        exchange.client_answer().find(|record| !exchange.is_client_alert(record)).map(|record| record.time);
     // The server takes the client's Finished before it sends what comes after it; what it sent before is its
     // first flight. A server that answers early data speaks before.
-    let server_data = facts
-        .server()
-        .opaque_records
-        .iter()
-        .find(|record| {
-            finished_index.is_some_and(|finished| record.peer_records > finished)
-                && !sizes.is_alert(record.length, None)
-        })
+    let server_data = exchange
+        .server_answer()
+        .find(|record| !exchange.sizes.is_alert(record.length, None))
         .map(|record| record.time);
     let progress = &mut facts.progress;
+    let news = [
+        (
+            Role::Client,
+            'X',
+            finished.is_some() && certificate != ClientCertificate::NotSent,
+            progress.client_finished.is_some(),
+        ),
+        (Role::Client, 'F', finished.is_some(), progress.client_finished.is_some()),
+        (Role::Client, 'E', alert, progress.client_refused),
+        (Role::Client, 'D', client_data.is_some(), progress.client_data.is_some()),
+        (Role::Server, 'D', server_data.is_some(), progress.server_data.is_some()),
+    ];
+    progress.client_refused |= alert;
     progress.client_finished = progress.client_finished.or(finished);
     progress.client_data = progress.client_data.or(client_data);
     progress.server_data = progress.server_data.or(server_data);
     progress.complete = progress.complete.or(server_data);
+    for (role, letter, _, _) in news.into_iter().filter(|&(_, _, now, before)| now && !before) {
+        facts.history.push(role, letter);
+    }
 }
 
 fn side_of(sides: &mut [Side; 2], role: Role) -> &mut Side {

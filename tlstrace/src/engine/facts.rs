@@ -16,6 +16,7 @@ use crate::tls::server_hello::ServerHello;
 use super::proxy::ProxyHeader;
 use super::segment::Direction;
 use super::timestamp::Timestamp;
+use super::tls13::{ClientCertificate, Exchange};
 
 /// Most encrypted records that are noted per direction.
 pub const MAX_OPAQUE_RECORDS: usize = 32;
@@ -185,6 +186,8 @@ pub struct Progress {
     /// Finished of each side: seen as an encrypted record in the place where it must stand.
     pub client_finished: Option<Timestamp>,
     pub server_finished: Option<Timestamp>,
+    /// The client's first encrypted record of TLS 1.3 is too short for a Finished: an alert.
+    pub client_refused: bool,
     /// The handshake is complete as far as an observer can tell.
     pub complete: Option<Timestamp>,
     /// First application data of each side after its Finished.
@@ -354,6 +357,16 @@ impl HandshakeFacts {
     /// Whether what was captured can be trusted to be all that there was.
     pub fn is_complete_capture(&self) -> bool {
         !self.capture.midstream && !self.capture.lost_something()
+    }
+
+    /// Whether the server asked for a client certificate and the client said that it has none: by its message,
+    /// or in TLS 1.3 by the size of a record.
+    pub fn has_empty_client_certificate(&self) -> bool {
+        match &self.client().certificates {
+            Some(chain) => chain.is_empty(),
+            None => Exchange::of(self)
+                .is_some_and(|exchange| exchange.client.certificate == ClientCertificate::Empty),
+        }
     }
 
     /// How far the handshake came.

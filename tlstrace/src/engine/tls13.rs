@@ -5,7 +5,10 @@
 //! sender pads nothing or pads by a constant; `DIAGNOSIS.md` §4.1 lists what stacks really send. Sizes
 //! are only ever used together with positions.
 
+use crate::tls::certificate::CertificateChain;
 use crate::tls::codepoints::CipherSuite;
+
+use super::facts::{HandshakeFacts, OpaqueRecord};
 
 /// Content type byte inside every TLS 1.3 ciphertext.
 const INNER_TYPE_LEN: u16 = 1;
@@ -51,6 +54,96 @@ impl Sizes {
     }
 }
 
+/// The encrypted records of both sides, read together.
+#[derive(Clone, Copy, Debug)]
+pub struct Exchange<'a> {
+    pub sizes: Sizes,
+    pub client: ClientFlight,
+    client_records: &'a [OpaqueRecord],
+    server_records: &'a [OpaqueRecord],
+}
+
+impl<'a> Exchange<'a> {
+    /// `None` unless the server selected TLS 1.3.
+    pub fn of(facts: &'a HandshakeFacts) -> Option<Self> {
+        let hello = facts.server_hello.as_ref().filter(|hello| hello.version.is_tls13())?;
+        let sizes = Sizes::of(hello.cipher_suite);
+        let early_data = facts.client_hello.as_ref().is_some_and(|hello| hello.early_data);
+        let client_records = facts.client().opaque_records.as_slice();
+        let lengths = client_records.iter().map(|record| record.length);
+        let client = ClientFlight::read(lengths, sizes, early_data);
+        Some(Self { sizes, client, client_records, server_records: &facts.server().opaque_records })
+    }
+
+    /// The server's records from `EncryptedExtensions` to Finished, and what it sent along with them.
+    pub fn server_flight(&self) -> impl Iterator<Item = &'a OpaqueRecord> + use<'a> {
+        let begin = u32::try_from(self.client.begin).unwrap_or(u32::MAX);
+        self.server_records.iter().take_while(move |record| record.peer_records <= begin)
+    }
+
+    /// Whether the server's flight came to its end: a Finished stands in it, or it is one coalesced record
+    /// that is too long for `EncryptedExtensions` alone.
+    pub fn is_server_flight_complete(&self) -> bool {
+        /// `EncryptedExtensions` hold no certificate; 65 bytes is the most that was seen of them.
+        const LONGER_THAN_EXTENSIONS: u16 = 400;
+        let ends = |record: &OpaqueRecord| self.sizes.finished_padding(record.length).is_some();
+        self.server_flight().any(ends)
+            || self.server_flight().count() == 1
+                && self.server_flight().any(|record| record.length >= LONGER_THAN_EXTENSIONS)
+    }
+
+    /// Whether a record of the server's flight is as long as a Certificate message with this chain would be: what
+    /// TLS 1.2 takes for it, an empty context, empty extensions per certificate (RFC 8446 §4.4.2), and what
+    /// every record adds. Stapled responses and compression change the length, and then it does not fit.
+    pub fn holds_chain(&self, chain: &CertificateChain) -> bool {
+        const CONTEXT_LEN: u32 = 1;
+        const EXTENSIONS_LEN: u32 = 2;
+        let overhead =
+            u32::from(self.sizes.alert - ALERT_LEN) + u32::from(self.server_padding().unwrap_or(0));
+        let length = chain.length + CONTEXT_LEN + EXTENSIONS_LEN * u32::from(chain.count) + overhead;
+        self.server_flight().any(|record| u32::from(record.length) == length)
+    }
+
+    /// The padding per record of the server, learned from its Finished message.
+    pub fn server_padding(&self) -> Option<u16> {
+        self.server_flight().filter_map(|record| self.sizes.finished_padding(record.length)).last()
+    }
+
+    /// What the server sent once the client's Finished was out.
+    pub fn server_answer(&self) -> impl Iterator<Item = &'a OpaqueRecord> + use<'a> {
+        let finished = self.client.finished.and_then(|index| u32::try_from(index).ok());
+        self.server_records
+            .iter()
+            .filter(move |record| finished.is_some_and(|finished| record.peer_records > finished))
+    }
+
+    /// What the client sent after its Finished.
+    pub fn client_answer(&self) -> impl Iterator<Item = &'a OpaqueRecord> + use<'a> {
+        let begin = self.client.finished.map_or(usize::MAX, |index| index + 1);
+        self.client_records.iter().skip(begin)
+    }
+
+    /// The client's Finished.
+    pub fn client_finished(&self) -> Option<&'a OpaqueRecord> {
+        self.client_records.get(self.client.finished?)
+    }
+
+    /// The record that stands where the client's Finished must and is too short for one: an alert.
+    pub fn client_alert(&self) -> Option<&'a OpaqueRecord> {
+        self.client_records.get(self.client.alert?)
+    }
+
+    /// Whether a record of the server is as long as an alert.
+    pub fn is_server_alert(&self, record: &OpaqueRecord) -> bool {
+        self.sizes.is_alert(record.length, self.server_padding())
+    }
+
+    /// Whether a record of the client is as long as an alert.
+    pub fn is_client_alert(&self, record: &OpaqueRecord) -> bool {
+        self.sizes.is_alert(record.length, self.client.padding)
+    }
+}
+
 /// What the client sent after the server's flight, told from the lengths of its encrypted records.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct ClientFlight {
@@ -73,7 +166,7 @@ pub enum ClientCertificate {
     NotSent,
     /// The server asked and the client had none.
     Empty,
-    /// A Certificate and a CertificateVerify stood before the Finished.
+    /// A Certificate and a `CertificateVerify` stood before the Finished.
     Sent,
     /// One record that is larger than a Finished: a coalesced flight, or padding.
     Unclear,

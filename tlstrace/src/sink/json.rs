@@ -12,11 +12,11 @@ use serde::{Serialize, Serializer};
 use crate::engine::facts::{HandshakeFacts, How, Peer};
 use crate::engine::segment::Direction;
 use crate::engine::timestamp::{Civil, Timestamp};
-use crate::tls::certificate::{Certificate, CertificateChain, SubjectAltName};
+use crate::tls::certificate::{Certificate, CertificateChain};
 use crate::tls::client_hello::ClientHello;
 use crate::tls::codepoints::{AlertLevel, ProtocolVersion};
 use crate::tls::fingerprint;
-use crate::verdict::{Alternative, Evidence, Severity, Verdict};
+use crate::verdict::{Alternative, EndedHow, Evidence, Severity, Verdict, words};
 
 use super::{Observer, Sink};
 
@@ -189,9 +189,13 @@ struct EndedBy {
 #[derive(Serialize)]
 struct AlertFields {
     side: &'static str,
-    level: &'static str,
-    code: u8,
-    name: String,
+    /// Not known of an encrypted alert, and neither are the next two.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    level: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
     encrypted: bool,
 }
 
@@ -429,7 +433,7 @@ impl<'a> Certificates<'a> {
             issuer: &leaf.issuer,
             not_before: date(leaf.not_before),
             not_after: date(leaf.not_after),
-            names: leaf.names.iter().filter_map(name_text).collect(),
+            names: leaf.names.iter().filter_map(words::alternative_name).collect(),
             chain: chain.certificates.iter().map(|certificate| &*certificate.subject).collect(),
         })
     }
@@ -571,7 +575,7 @@ impl<'a> CertificateFields<'a> {
             not_before: date(certificate.not_before),
             not_after: date(certificate.not_after),
             names: if is_public {
-                certificate.names.iter().filter_map(name_text).collect()
+                certificate.names.iter().filter_map(words::alternative_name).collect()
             } else {
                 Vec::new()
             },
@@ -585,16 +589,21 @@ impl<'a> CertificateFields<'a> {
     }
 }
 
+/// The alert that ended the connection: in the clear, or inferred by the rule.
 fn root_alert(verdict: &Verdict) -> Option<AlertFields> {
-    let ending = verdict.root?;
-    let How::Alert(alert) = ending.how else { return None };
-    Some(AlertFields {
-        side: ending.role.as_str(),
-        level: if alert.level == AlertLevel::WARNING { "warning" } else { "fatal" },
-        code: alert.description.0,
-        name: alert.description.to_string(),
-        encrypted: false,
-    })
+    if let Some(ending) = verdict.root
+        && let How::Alert(alert) = ending.how
+    {
+        return Some(AlertFields {
+            side: ending.role.as_str(),
+            level: Some(if alert.level == AlertLevel::WARNING { "warning" } else { "fatal" }),
+            code: Some(alert.description.0),
+            name: Some(alert.description.to_string()),
+            encrypted: false,
+        });
+    }
+    let ended = verdict.ended_by.filter(|ended| ended.how == EndedHow::Alert)?;
+    Some(AlertFields { side: ended.side.as_str(), level: None, code: None, name: None, encrypted: true })
 }
 
 /// Items of a list in wire order, GREASE left out, by their names.
@@ -664,16 +673,6 @@ fn protocol_name(name: &[u8]) -> Cow<'_, str> {
     match std::str::from_utf8(name) {
         Ok(text) if text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') => text.into(),
         _ => format!("0x{}", hex(name)).into(),
-    }
-}
-
-fn name_text(name: &SubjectAltName) -> Option<Cow<'_, str>> {
-    match name {
-        SubjectAltName::Dns(name) | SubjectAltName::Uri(name) | SubjectAltName::Email(name) => {
-            Some(Cow::Borrowed(name))
-        }
-        SubjectAltName::Ip(ip) => Some(ip.to_string().into()),
-        SubjectAltName::Other => None,
     }
 }
 

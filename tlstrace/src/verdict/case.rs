@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use crate::engine::facts::{Ending, How, Phase, Role};
 use crate::engine::timestamp::Timestamp;
-use crate::engine::tls13::{ClientFlight, Sizes};
+use crate::engine::tls13::{ClientFlight, Exchange, Sizes};
 use crate::tls::codepoints::{AlertDescription, ContentType, ProtocolVersion};
 
 use super::rules::{Aspect, Offer};
-use super::{Case, Finding, words};
+use super::{Case, Finding, KnownChain, words};
 
 /// Silence that lasts shorter may be the end of the capture.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -27,6 +27,18 @@ impl Case<'_> {
     /// How long silence must last to mean something.
     pub fn patience(&self) -> Duration {
         PATIENCE
+    }
+
+    /// The certificates that the server presented: as seen, or, where TLS 1.3 hides them, as known from the
+    /// listener's history if the size of a record fits.
+    pub fn server_chain(&self) -> Option<KnownChain<'_>> {
+        if let Some(chain) = &self.facts.server().certificates {
+            return Some(KnownChain { chain, from_history: false });
+        }
+        let hello = self.facts.client_hello.as_ref()?;
+        let chain = self.listener.name_of(hello)?.chain.as_deref()?;
+        let fits = Exchange::of(self.facts)?.holds_chain(chain);
+        fits.then_some(KnownChain { chain, from_history: true })
     }
 
     /// How the server ended the connection, as a phrase after "the server".

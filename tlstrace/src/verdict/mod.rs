@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod case;
+pub mod explain;
 pub mod root_cause;
 pub mod rules;
 pub mod words;
@@ -14,9 +15,10 @@ pub mod words;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::engine::facts::{Ending, HandshakeFacts, How, Role};
+use crate::engine::facts::{Ending, HandshakeFacts, How, Phase, Role};
 use crate::engine::history::ListenerHistory;
 use crate::engine::timestamp::Timestamp;
+use crate::tls::certificate::CertificateChain;
 
 use root_cause::RootCause;
 use rules::Rule;
@@ -156,6 +158,15 @@ pub struct Case<'a> {
     pub root: &'a RootCause,
 }
 
+/// What is known of the certificates that the server presented.
+#[derive(Clone, Copy, Debug)]
+pub struct KnownChain<'a> {
+    pub chain: &'a CertificateChain,
+    /// Not seen on this connection, where it was encrypted, but in the clear on the same listener for the same
+    /// name; its length fits.
+    pub from_history: bool,
+}
+
 /// Judges a connection. `None`: it was not TLS and nothing suggests that it should have been.
 pub fn judge(facts: &HandshakeFacts, listener: &ListenerHistory) -> Option<Judgement> {
     let root = RootCause::of(facts);
@@ -164,7 +175,10 @@ pub fn judge(facts: &HandshakeFacts, listener: &ListenerHistory) -> Option<Judge
         .filter_map(|rule| Some((rule, rule.judge(&case)?)))
         // The first of equals wins, so that the registry's order is the last word.
         .reduce(|best, next| if next.1.rank() > best.1.rank() { next } else { best })?;
-    let (rule, finding) = allow_for_loss(&case, rule, finding);
+    let (rule, mut finding) = allow_for_loss(&case, rule, finding);
+    if facts.phase() == Phase::Complete {
+        finding.warnings.extend(rules::certificate_warnings(&case));
+    }
     Some(Judgement { rule, finding, root })
 }
 

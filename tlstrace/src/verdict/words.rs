@@ -1,8 +1,11 @@
 //! Phrases that rules share: how long, how many, which alert.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::engine::facts::{Ending, How, Reset, Role};
+use crate::engine::timestamp::Civil;
+use crate::tls::certificate::SubjectAltName;
 use crate::tls::codepoints::AlertDescription;
 
 /// A duration as people say it: `0.3 ms`, `12 ms`, `1.5 s`.
@@ -60,6 +63,25 @@ pub fn reset(reset: Reset) -> String {
         format!("{shape}; its TTL differs from the server's other packets")
     } else {
         shape.to_owned()
+    }
+}
+
+/// A day, as dates of certificates are read: `2026-11-22`.
+///
+/// `seconds` are since 1970.
+pub fn date(seconds: i64) -> String {
+    let Civil { year, month, day, .. } = Civil::of(seconds);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+/// An alternative name as text; `None` for kinds without one.
+pub fn alternative_name(name: &SubjectAltName) -> Option<Cow<'_, str>> {
+    match name {
+        SubjectAltName::Dns(name) | SubjectAltName::Uri(name) | SubjectAltName::Email(name) => {
+            Some(Cow::Borrowed(name))
+        }
+        SubjectAltName::Ip(ip) => Some(ip.to_string().into()),
+        SubjectAltName::Other => None,
     }
 }
 

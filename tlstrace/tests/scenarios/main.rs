@@ -4,6 +4,9 @@
 //! played as it is, cut into single bytes, with every segment doubled, and seen on two interfaces: the
 //! verdict must not depend on any of that.
 
+#![expect(clippy::unwrap_used, reason = "a test panics where it cannot go on")]
+
+mod certificates;
 mod wire;
 
 use std::collections::BTreeSet;
@@ -12,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use tlstrace::engine::{Engine, Output, Settings};
+use tlstrace::sink::{Observer, SINKS, Style};
 use tlstrace::verdict::Verdict;
 use tlstrace::verdict::rules;
 use wire::{Player, Variation};
@@ -65,6 +69,8 @@ struct Expectation {
     reason: Option<String>,
     /// How many earlier verdicts there were about the same connection.
     revision: Option<u32>,
+    /// The alerts of the JSON line: `client certificate_expired`, or `server encrypted`.
+    alerts: Option<Vec<String>>,
     history: Option<String>,
     server_name: Option<String>,
     #[serde(default)]
@@ -201,6 +207,11 @@ fn check(expect: &Expectation, verdict: Option<&Verdict>) -> Result<(), String> 
     let revision = verdict.revision.to_string();
     compare("revision", expect.revision.map(|revision| revision.to_string()).as_deref(), Some(&revision));
     compare("server_name", expect.server_name.as_deref(), name.as_deref());
+    if let Some(want) = &expect.alerts
+        && *want != alerts(verdict)
+    {
+        problems.push(format!("alerts are {:?}, not {want:?}", alerts(verdict)));
+    }
     let mut contains = |what: &str, want: &[String], got: Vec<&str>| {
         for want in want {
             if !got.contains(&want.as_str()) {
@@ -221,6 +232,19 @@ fn check(expect: &Expectation, verdict: Option<&Verdict>) -> Result<(), String> 
     } else {
         Err(format!("{}\n      {} [{history}]", problems.join("; "), verdict.summary))
     }
+}
+
+/// What the JSON line lists under `tlstrace.alerts`.
+fn alerts(verdict: &Verdict) -> Vec<String> {
+    let mut line = Vec::new();
+    let json = SINKS.iter().find(|kind| kind.name == "json").unwrap();
+    (json.open)(Style::default()).emit(verdict, &Observer::default(), &mut line).unwrap();
+    let line: serde_json::Value = serde_json::from_slice(&line).unwrap();
+    let text = |alert: &serde_json::Value| {
+        let what = if alert["encrypted"] == true { "encrypted" } else { alert["name"].as_str().unwrap() };
+        format!("{} {what}", alert["side"].as_str().unwrap())
+    };
+    line["tlstrace"]["alerts"].as_array().into_iter().flatten().map(text).collect()
 }
 
 #[test]

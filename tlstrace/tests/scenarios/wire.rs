@@ -9,6 +9,8 @@
 //! < alert fatal 40         < ccs        < finished        < record 23 19      (type, length)
 //! < message 14 0           a handshake message of this type with a body of so many zero bytes
 //! < certificate good       a Certificate message; the chains are in `certificates.rs`
+//! < certificate_13 good    an encrypted record as long as TLS 1.3 makes this chain's Certificate message
+//! < certificate_request client_ca               the authorities that the server accepts, comma-separated
 //! > data 100               an application_data record of this length
 //! > text GET / HTTP/1.1    these characters and CRLF
 //! > raw 160301             these bytes
@@ -27,6 +29,8 @@ use tlstrace::engine::Engine;
 use tlstrace::engine::segment::{Chunk, Direction, Segment};
 use tlstrace::engine::timestamp::Timestamp;
 use tlstrace_common::event::{TcpFlags, TcpOptions};
+
+use crate::certificates;
 
 /// How a scenario is played.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -295,6 +299,15 @@ fn payload(words: &[&str]) -> Vec<u8> {
         ["message", kind, length] => {
             record(22, 0x0303, &message(kind.parse().unwrap(), &vec![0; length.parse().unwrap()]))
         }
+        ["certificate", name] => record(22, 0x0303, &message(11, &certificate_list(name))),
+        ["certificate_13", name] => {
+            // Handshake header, context, list header, extensions per certificate, inner type, tag.
+            let list = certificates::chain(name).iter().map(|der| 3 + der.len() + 2).sum::<usize>();
+            record(23, 0x0303, &vec![0xee; 4 + 1 + 3 + list + 1 + 16])
+        }
+        ["certificate_request", authorities] => {
+            record(22, 0x0303, &message(13, &certificate_request(authorities)))
+        }
         ["raw", hex] => unhex(hex),
         _ => panic!("not a step: {words:?}"),
     }
@@ -410,6 +423,16 @@ fn server_hello(arguments: &Arguments<'_>, retry: bool) -> Vec<u8> {
     body
 }
 
+fn certificate_list(name: &str) -> Vec<u8> {
+    prefixed24(&certificates::chain(name).iter().flat_map(|der| prefixed24(der)).collect::<Vec<_>>())
+}
+
+fn certificate_request(authorities: &str) -> Vec<u8> {
+    let names: Vec<u8> =
+        authorities.split(',').flat_map(|name| prefixed16(certificates::client_authority(name))).collect();
+    [prefixed8(&[1, 64]), prefixed16(&bytes_of(&[0x0403, 0x0401])), prefixed16(&names)].concat()
+}
+
 /// SHA-256 of "HelloRetryRequest" (RFC 8446 §4.1.3).
 const HELLO_RETRY_RANDOM: [u8; 32] = [
     0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c, 0x02, 0x1e, 0x65, 0xb8, 0x91, 0xc2,
@@ -435,6 +458,10 @@ fn prefixed8(bytes: &[u8]) -> Vec<u8> {
 
 fn prefixed16(bytes: &[u8]) -> Vec<u8> {
     [&u16::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat()
+}
+
+fn prefixed24(bytes: &[u8]) -> Vec<u8> {
+    [&len(bytes).to_be_bytes()[1..], bytes].concat()
 }
 
 fn bytes_of(numbers: &[u16]) -> Vec<u8> {

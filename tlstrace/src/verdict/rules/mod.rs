@@ -4,18 +4,56 @@
 //! that file's `RULES`, its tests beneath, and a scenario under `tests/scenarios`. `tlstrace explain`, the
 //! documentation and the JSON schema are generated from what is registered here.
 
+mod client_certificate;
 mod negotiation;
 mod offer;
 mod outcome;
 mod plaintext;
 mod refusal;
+mod server_certificate;
 mod server_name;
 mod transport;
 mod unanswered;
 
 pub(super) use offer::{Aspect, Offer};
 
-use super::{Case, Finding, Severity};
+use super::{Case, Evidence, Finding, Severity};
+
+/// A rule that reports one `Cause` of its family, where the family's `judge` finds that it is this one.
+macro_rules! rule {
+    ($type:ident, $id:literal, $severity:ident, short: $short:literal, long: $long:literal, remedy: $remedy:literal) => {
+        /// See [`Rule::doc_short`].
+        struct $type;
+
+        impl Rule for $type {
+            fn id(&self) -> &'static str {
+                $id
+            }
+
+            fn severity(&self) -> Severity {
+                Severity::$severity
+            }
+
+            fn doc_short(&self) -> &'static str {
+                $short
+            }
+
+            fn doc_long(&self) -> &'static str {
+                $long
+            }
+
+            fn remedy(&self) -> &'static str {
+                $remedy
+            }
+
+            fn judge(&self, case: &Case<'_>) -> Option<Finding> {
+                judge(case, Cause::$type)
+            }
+        }
+    };
+}
+
+use rule;
 
 /// One cause that a connection can have.
 pub trait Rule: Sync {
@@ -46,6 +84,8 @@ const FAMILIES: &[&[&'static dyn Rule]] = &[
     server_name::RULES,
     negotiation::RULES,
     refusal::RULES,
+    server_certificate::RULES,
+    client_certificate::RULES,
     outcome::RULES,
 ];
 
@@ -57,6 +97,11 @@ pub fn all() -> impl Iterator<Item = &'static dyn Rule> {
 /// The rule with this id.
 pub fn find(id: &str) -> Option<&'static dyn Rule> {
     all().find(|rule| rule.id() == id)
+}
+
+/// What is worth knowing about the certificate of a handshake that succeeded.
+pub(super) fn certificate_warnings(case: &Case<'_>) -> Vec<Evidence> {
+    server_certificate::warnings(case)
 }
 
 impl std::fmt::Debug for dyn Rule {
