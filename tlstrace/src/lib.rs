@@ -4,8 +4,11 @@
 //! The kernel selects, userspace decides: see `ARCHITECTURE.md`.
 
 pub mod capture;
+pub mod cli;
 pub mod command;
 pub mod engine;
+pub mod report;
+pub mod run;
 pub mod sink;
 pub mod tls;
 pub mod verdict;

@@ -1,3 +1,7 @@
 //! The `tlstrace` command: parse, run, exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tlstrace::command::main(std::env::args_os())
+}

@@ -1,7 +1,13 @@
 //! tlstrace's own chores, one subcommand a file.
 
+mod cargo;
 mod conformance;
+mod demo;
 mod ebpf;
+mod privilege;
+mod test;
+
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
@@ -10,12 +16,17 @@ use clap::Parser;
 #[command(name = "cargo xtask", about)]
 enum Task {
     Conformance(conformance::Args),
+    Demo(demo::Args),
     Ebpf(ebpf::Args),
+    Test(test::Args),
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     match Task::parse() {
-        Task::Conformance(args) => conformance::run(&args),
-        Task::Ebpf(args) => ebpf::run(&args),
+        Task::Conformance(args) => conformance::run(&args)?,
+        Task::Demo(args) => demo::run(&args)?,
+        Task::Ebpf(args) => ebpf::run(&args)?,
+        Task::Test(_) => return test::run(),
     }
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,3 +1,349 @@
-//! Input: where segments come from.
+//! Where packets come in: everything that touches the kernel, and the only unsafe code of the tree.
+//!
+//! [`Capture`] is the live source: BPF programs on interfaces, and the ring buffer that they fill.
 
+mod attach;
+pub mod clock;
 pub mod file;
+pub mod health;
+pub mod interfaces;
+mod loader;
+mod netlink;
+pub mod ring;
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::PathBuf;
+use std::{fs, io};
+
+use anyhow::Context as _;
+use aya::maps::{Array, MapData, PerCpuArray};
+use aya::programs::ProgramError;
+use aya::programs::tc::TcError;
+use aya_log::EbpfLogger;
+use tlstrace_common::config::Control;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+pub use self::attach::{AttachError, Hook, Mode, sweep};
+use self::attach::{Attachment, attach};
+use self::health::Counters;
+use self::interfaces::{Change, Interface, Monitor, Selection};
+use self::loader::Programs;
+use self::ring::{Ring, Wait};
+
+/// What to capture, and how.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub interfaces: Selection,
+    pub attach: Mode,
+    /// Room in the ring buffer, in bytes: a power of two, at least a page.
+    pub ring_size: u32,
+}
+
+/// A network namespace, by what the user calls it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum NetworkNamespace {
+    /// That of a process.
+    Process(u32),
+    /// A file such as `/run/netns/NAME`.
+    Path(PathBuf),
+}
+
+/// Why this process cannot trace here, with the remedy in words.
+#[derive(Debug, thiserror::Error)]
+pub enum Unavailable {
+    #[error(
+        "tlstrace needs {0} to load its BPF programs and attach them. Run it as root:\n  \
+         sudo tlstrace …\n  \
+         on a GKE node: kubectl debug node/NODE -it --profile=sysadmin --image=IMAGE -- tlstrace …  \
+         (the profile netadmin is too weak)"
+    )]
+    Privilege(String),
+    #[error(
+        "the kernel refuses bpf() although the capabilities are there, and a seccomp filter is active: it is that \
+         filter which refuses.\n  \
+         In the toolbox of Container-Optimized OS, write into ~/.toolboxrc\n    \
+         TOOLBOX_ENV=\"--system-call-filter=bpf --system-call-filter=perf_event_open\"\n  \
+         add --bind=/sys:/sys --bind=/proc:/proc to TOOLBOX_BIND there, and start the toolbox anew;\n  \
+         or use kubectl debug node/NODE -it --profile=sysadmin --image=IMAGE -- tlstrace …"
+    )]
+    Seccomp,
+    #[error(
+        "the kernel refuses bpf() although the capabilities are there: they may hold in a user namespace only (a \
+         rootless container), or kernel lockdown or a security module forbids it.\n  \
+         Run tlstrace on the host: sudo tlstrace …\n  \
+         on a GKE node: kubectl debug node/NODE -it --profile=sysadmin --image=IMAGE -- tlstrace …"
+    )]
+    Refused,
+    #[error(
+        "this kernel (Linux {release}) cannot {what}: {reason}\n  \
+         tlstrace needs Linux 5.15 or later with CONFIG_BPF_SYSCALL and CONFIG_NET_CLS_BPF; `tlstrace replay` \
+         reads packet captures without any of it"
+    )]
+    Kernel { what: &'static str, release: String, reason: String },
+    #[error(
+        "this kernel (Linux {release}) has no TCX, which came with Linux 6.6: use --attach auto or clsact"
+    )]
+    NoTcx { release: String },
+}
+
+/// The live source of segments. Dropping it detaches.
+pub struct Capture {
+    pub ring: Ring,
+    pub monitor: Monitor,
+    log: Option<AsyncFd<EbpfLogger<&'static dyn log::Log>>>,
+    settings: Settings,
+    control: Array<MapData, Control>,
+    announced: Control,
+    counters: PerCpuArray<MapData, u64>,
+    /// By interface index.
+    attachments: BTreeMap<u32, Attachment>,
+    programs: Programs,
+}
+
+/// What happened while [`Capture::wait`] waited.
+#[derive(Debug)]
+pub enum Wake {
+    /// It is time to drain the ring.
+    Ring,
+    /// Interfaces came, changed or went. An error says that some changes were missed.
+    Interfaces(io::Result<Vec<Change>>),
+}
+
+impl Capture {
+    /// Loads the programs and attaches them to all interfaces that are selected; needs a tokio runtime around it.
+    ///
+    /// `notes` receives what the user should know although it is no error.
+    pub fn start(settings: Settings, notes: &mut Vec<String>) -> anyhow::Result<Self> {
+        // Listen first: an interface that comes meanwhile is then found twice, not never.
+        let monitor = Monitor::start()?;
+        let chosen = settings.interfaces.choose(&interfaces::list()?)?;
+        let (programs, maps) = loader::load(settings.ring_size)?;
+        let log = maps.log.map(pollable).transpose();
+        let mut capture = Self {
+            ring: Ring::new(maps.events)?,
+            monitor,
+            log: log.context("cannot poll the log of the BPF programs")?,
+            settings,
+            control: maps.control,
+            announced: Control { consumer_sleeping: 0, warm_up: 1 },
+            counters: maps.counters,
+            attachments: BTreeMap::new(),
+            programs,
+        };
+        capture.announce()?;
+        let mut failure = None;
+        for interface in &chosen {
+            match capture.add(interface) {
+                Ok(note) => notes.extend(note),
+                // Of many interfaces one may vanish or be of a strange kind; a refusal would hit them all.
+                Err(error) if chosen.len() > 1 && !matches!(error, AttachError::Failed { .. }) => {
+                    notes.push(error.to_string());
+                    failure = Some(error);
+                }
+                Err(error) => return Err(flatten(error)),
+            }
+        }
+        match failure {
+            Some(error) if capture.attachments.is_empty() => Err(flatten(error)),
+            _ => Ok(capture),
+        }
+    }
+
+    /// Interfaces and hooks: "eth0, gke123 (tcx, first in the chain)".
+    pub fn describe(&self) -> String {
+        let of = |hook: Hook| {
+            let attached = self.attachments.values().filter(|attachment| attachment.hook == hook);
+            let names: Vec<_> = attached.map(|attachment| attachment.interface.name.clone()).collect();
+            (!names.is_empty()).then(|| format!("{} ({hook})", names.join(", ")))
+        };
+        let parts: Vec<_> = [Hook::Tcx, Hook::Clsact].into_iter().filter_map(of).collect();
+        parts.join(", ")
+    }
+
+    /// Interfaces that are watched, by their index.
+    pub fn interfaces(&self) -> impl Iterator<Item = &Interface> {
+        self.attachments.values().map(|attachment| &attachment.interface)
+    }
+
+    /// Whether nothing is watched and nothing can be expected to appear.
+    pub fn has_ended(&self) -> bool {
+        self.attachments.is_empty() && !self.settings.interfaces.is_open()
+    }
+
+    /// Waits as long as `wait` allows. Cancelling it loses nothing.
+    pub async fn wait(&mut self, wait: Wait) -> io::Result<Wake> {
+        let sleeping = u32::from(matches!(wait, Wait::Announce | Wait::Sleep));
+        // Anew each time but for polling: a wake-up that came to nothing has taken it back.
+        if sleeping == 1 || self.announced.consumer_sleeping != sleeping {
+            self.announced.consumer_sleeping = sleeping;
+            self.announce()?;
+        }
+        let Self { ring, monitor, log, .. } = self;
+        loop {
+            let tick = async {
+                match wait {
+                    Wait::No => tokio::task::yield_now().await,
+                    Wait::Tick | Wait::Announce => tokio::time::sleep(ring::TICK).await,
+                    Wait::Sleep => std::future::pending().await,
+                }
+            };
+            let woken = async {
+                match wait {
+                    Wait::No | Wait::Tick => std::future::pending().await,
+                    Wait::Announce | Wait::Sleep => ring.woken().await,
+                }
+            };
+            tokio::select! {
+                () = woken => return Ok(Wake::Ring),
+                () = tick => return Ok(Wake::Ring),
+                changes = monitor.changes() => return Ok(Wake::Interfaces(changes)),
+                () = flush(log) => {}
+            }
+        }
+    }
+
+    /// Follows a change; says what the user should know of it.
+    pub fn apply(&mut self, change: Change) -> Option<String> {
+        match change {
+            Change::Gone { index } => {
+                let gone = self.attachments.remove(&index)?.interface;
+                Some(if self.has_ended() {
+                    format!("{gone} is gone: no interface is left to watch")
+                } else if self.attachments.is_empty() {
+                    format!("{gone} is gone: waiting for another that matches")
+                } else {
+                    format!("{gone} is gone: still watching {}", self.describe())
+                })
+            }
+            Change::Present(interface) => {
+                if let Some(attachment) = self.attachments.get_mut(&interface.index) {
+                    let was = std::mem::replace(&mut attachment.interface, interface);
+                    let is = &attachment.interface;
+                    return match (was.is_up, is.is_up) {
+                        (true, false) => Some(format!("{is} went down")),
+                        (false, true) => Some(format!("{is} is up")),
+                        _ => None,
+                    };
+                }
+                if !self.settings.interfaces.takes_newcomer(&interface.name) {
+                    return None;
+                }
+                match self.add(&interface) {
+                    Ok(note) => Some(note.unwrap_or_else(|| format!("watching {interface} too"))),
+                    Err(error) => Some(error.to_string()),
+                }
+            }
+        }
+    }
+
+    /// Looks for changes that no message told of.
+    pub fn catch_up(&mut self) -> anyhow::Result<Vec<Change>> {
+        let present = interfaces::list()?;
+        let is_present = |index: u32| present.iter().any(|interface| interface.index == index);
+        let gone = self.attachments.keys().filter(|index| !is_present(**index));
+        let gone: Vec<_> = gone.map(|index| Change::Gone { index: *index }).collect();
+        Ok(gone.into_iter().chain(present.into_iter().map(Change::Present)).collect())
+    }
+
+    /// From now on connections are followed from their SYN only, and the data of others is left alone.
+    pub fn end_warm_up(&mut self) -> io::Result<()> {
+        self.announced.warm_up = 0;
+        self.announce()
+    }
+
+    /// The programs' counters, summed over the CPUs.
+    pub fn counters(&self) -> anyhow::Result<Counters> {
+        Counters::read(&self.counters).context("cannot read the BPF programs' counters")
+    }
+
+    /// Takes the programs off all interfaces. What they wrote can still be drained.
+    pub fn detach(&mut self) {
+        self.attachments.clear();
+    }
+
+    fn add(&mut self, interface: &Interface) -> Result<Option<String>, AttachError> {
+        let attachment = attach(&mut self.programs, interface, self.settings.attach)?;
+        self.attachments.insert(interface.index, attachment);
+        Ok((!interface.is_up)
+            .then(|| format!("{interface} is down: attached, but it carries nothing until it is up")))
+    }
+
+    fn announce(&mut self) -> io::Result<()> {
+        self.control.set(0, self.announced, 0).map_err(io::Error::other)
+    }
+}
+
+/// Makes the calling thread see another network namespace. To be called before threads are started.
+pub fn enter(namespace: &NetworkNamespace) -> anyhow::Result<()> {
+    let path = match namespace {
+        NetworkNamespace::Process(pid) => PathBuf::from(format!("/proc/{pid}/ns/net")),
+        NetworkNamespace::Path(path) => path.clone(),
+    };
+    let file =
+        fs::File::open(&path).with_context(|| format!("cannot open network namespace {}", path.display()))?;
+    // SAFETY: setns(2) takes a descriptor, which `file` keeps open, and touches no memory of ours.
+    if unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) } == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    let code = error.raw_os_error();
+    let error =
+        anyhow::Error::new(error).context(format!("cannot enter network namespace {}", path.display()));
+    Err(match code {
+        Some(libc::EPERM) => error.context(Unavailable::Privilege("CAP_SYS_ADMIN (for --netns)".to_owned())),
+        _ => error,
+    })
+}
+
+/// Registers a descriptor with the tokio runtime around it, to be told when it can be read.
+fn pollable<T: AsFd + AsRawFd>(descriptor: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: what implements `AsFd` keeps its descriptor open as long as it lives, and the types given here
+    // always return the same one.
+    Ok(unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?)
+}
+
+/// Passes on what the BPF programs logged.
+async fn flush(log: &mut Option<AsyncFd<EbpfLogger<&'static dyn log::Log>>>) {
+    let Some(log) = log else { return std::future::pending().await };
+    match log.readable_mut().await {
+        Ok(mut guard) => {
+            guard.get_inner_mut().flush();
+            guard.clear_ready();
+        }
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// [`Unavailable`] must be found again by a downcast.
+fn flatten(error: AttachError) -> anyhow::Error {
+    match error {
+        AttachError::Failed { name, error } if error.is::<Unavailable>() => {
+            log::debug!("attaching to {name}: {error:#}");
+            error
+        }
+        error => error.into(),
+    }
+}
+
+/// The system's error number behind an error of aya's, whose own chain does not always show it.
+fn errno(error: &(dyn Error + 'static)) -> Option<i32> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return error.raw_os_error();
+        }
+        let tc = match error.downcast_ref::<ProgramError>() {
+            Some(ProgramError::TcError(error)) => Some(error),
+            _ => error.downcast_ref::<TcError>(),
+        };
+        match tc {
+            Some(TcError::NetlinkError(error)) => return error.raw_os_error(),
+            Some(TcError::IoError(error)) => return error.raw_os_error(),
+            _ => next = error.source(),
+        }
+    }
+    None
+}

@@ -1,3 +1,64 @@
-//! What the subcommands do, one file each.
+//! The subcommands, one file each, and how their ends become exit codes.
 
 pub mod replay;
+mod watch;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::capture::Unavailable;
+use crate::cli::args::{Args, Command, fold_not};
+use crate::cli::{self, notice, settings};
+
+/// How the program ended, by its exit code.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Exit {
+    Done = 0,
+    /// Runtime error.
+    Failed = 1,
+    Usage = 2,
+    /// A privilege or a kernel feature is missing.
+    Unavailable = 3,
+    /// A verdict that `--fail-on` names.
+    FailOn = 4,
+}
+
+/// Runs the command line, the program's name being its first element.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let exit = dispatch(arguments).unwrap_or_else(|error| explain(&error));
+    ExitCode::from(exit as u8)
+}
+
+fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Exit> {
+    let Args { command, watch } = Args::try_parse_from(fold_not(arguments))?;
+    match command.unwrap_or(Command::Watch(watch)) {
+        Command::Watch(args) => {
+            cli::log::init(args.output.verbose);
+            watch::run(settings::Watch::new(args)?)
+        }
+        Command::Replay(args) => {
+            cli::log::init(args.output.verbose);
+            replay::run(settings::Replay::new(args)?)
+        }
+    }
+}
+
+/// Tells the user what went wrong.
+fn explain(error: &anyhow::Error) -> Exit {
+    if let Some(error) = error.downcast_ref::<clap::Error>() {
+        // Help and version are "errors" of clap's, too: those go to stdout and are no failure.
+        let _ = error.print();
+        return if error.exit_code() == 0 { Exit::Done } else { Exit::Usage };
+    }
+    if let Some(unavailable) = error.downcast_ref::<Unavailable>() {
+        notice(format_args!("tlstrace: {unavailable}"));
+        for cause in error.chain().skip(1) {
+            log::info!("because: {cause}");
+        }
+        return Exit::Unavailable;
+    }
+    notice(format_args!("tlstrace: {error:#}"));
+    Exit::Failed
+}

@@ -4,16 +4,53 @@
 //! gives the verdicts that a live run would have given. Each file has an engine of its own.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::fmt;
+use std::io::{self, BufWriter};
 use std::ops::ControlFlow;
+use std::path::Path;
 
 use tlstrace_common::encapsulation::LinkKind;
 use tlstrace_common::skip::Skip;
 
+use super::Exit;
 use crate::capture::file::{self, CaptureReader, Frame, ReadError};
+use crate::cli::notice;
+use crate::cli::settings::Replay;
 use crate::engine::segment::Segment;
 use crate::engine::timestamp::Timestamp;
-use crate::engine::{Engine, Output};
+use crate::engine::{self, Engine, Output};
+use crate::report::Report;
+use crate::sink::Observer;
+
+/// Replays one file after another. One that cannot be read does not keep the others from being read.
+pub(super) fn run(settings: Replay) -> anyhow::Result<Exit> {
+    let Replay { files, output, filter } = settings;
+    let engine_settings = engine::Settings { ports: filter.ports().to_vec(), ..engine::Settings::default() };
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut report = Report::new(output, filter, Observer::default(), &mut out);
+    let mut summary = Summary::default();
+    let mut is_failed = false;
+    for file in &files {
+        match replay(file, Engine::new(engine_settings.clone()), &mut report) {
+            Ok(of_file) => summary.add(&of_file),
+            Err(ReplayError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => break,
+            Err(error @ ReplayError::Output(_)) => return Err(error.into()),
+            Err(error) => {
+                is_failed = true;
+                notice(format_args!("tlstrace: {:#}", anyhow::Error::from(error)));
+            }
+        }
+        if report.is_full() {
+            break;
+        }
+    }
+    notice(format_args!("{}; {summary}", report.tally()));
+    Ok(match (is_failed, report.has_failed()) {
+        (true, _) => Exit::Failed,
+        (false, true) => Exit::FailOn,
+        (false, false) => Exit::Done,
+    })
+}
 
 /// What was in a capture.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -82,7 +119,41 @@ pub fn feed(
     }
 }
 
+fn replay(file: &Path, mut engine: Engine, report: &mut Report<'_>) -> Result<Summary, ReplayError> {
+    let mut reader = CaptureReader::open(file)?;
+    // What feeds standard input may still be capturing, and somebody may be waiting for the lines.
+    let is_live = file == Path::new("-");
+    let result = feed(&mut reader, &mut engine, &mut |output| {
+        let Output::Verdict(verdict) = output;
+        report.publish(&verdict)?;
+        if is_live {
+            report.flush()?;
+        }
+        Ok(if report.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    });
+    report.flush().map_err(ReplayError::Output)?;
+    let summary = result?;
+    let name = reader.name();
+    if let Some(at) = summary.truncated_at {
+        notice(format_args!("{name} ends in the middle of a packet, at byte {at}; it was read up to there"));
+    }
+    for (link_type, frames) in &summary.unsupported_links {
+        notice(format_args!(
+            "{name}: {frames} packets were left out: link type {link_type} is not supported"
+        ));
+    }
+    Ok(summary)
+}
+
 impl Summary {
+    fn add(&mut self, other: &Self) {
+        self.frames += other.frames;
+        self.segments += other.segments;
+        for (reason, count) in &other.skipped {
+            *self.skipped.entry(reason).or_default() += count;
+        }
+    }
+
     /// Counts a frame and gives the TCP segment in it, if there is one.
     fn count<'a>(&mut self, frame: &Frame<'a>) -> Option<Segment<'a>> {
         self.frames += 1;
@@ -100,6 +171,14 @@ impl Summary {
                 None
             }
         }
+    }
+}
+
+impl fmt::Display for Summary {
+    /// `10 packets, 8 TCP segments, 2 IP packets that are not TCP`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} packets, {} TCP segments", self.frames, self.segments)?;
+        self.skipped.iter().try_for_each(|(reason, count)| write!(f, ", {count} {reason}"))
     }
 }
 

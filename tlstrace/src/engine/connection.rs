@@ -69,6 +69,8 @@ pub(crate) struct Connection {
     pub(crate) revision: u32,
     sides: [Side; 2],
     hole_since: Option<Timestamp>,
+    /// A segment acknowledged something, so both sides have spoken.
+    answered: bool,
 }
 
 /// One direction: its bytes in order, and the records in them.
@@ -127,6 +129,7 @@ impl Connection {
             revision: 0,
             sides: Default::default(),
             hole_since: None,
+            answered: false,
         }
     }
 
@@ -151,6 +154,8 @@ impl Connection {
         if role == Role::Client {
             self.facts.direction = segment.direction;
         }
+        self.facts.peer_mut(role).seen = true;
+        self.answered |= segment.is_ack() && !segment.is_rst();
         self.note_capture(segment);
         self.handshake_of_tcp(segment, role);
         if segment.is_ack() && !segment.is_rst() {
@@ -230,6 +235,7 @@ impl Connection {
             peer.stuck_at =
                 (resent.times >= 2 && stream.acked() <= resent.position).then_some(resent.position);
         }
+        capture.one_way = self.answered && self.facts.peers.iter().any(|peer| !peer.seen);
         self.facts.capture = capture;
         self.note_completion();
     }
@@ -271,7 +277,7 @@ impl Connection {
     }
 
     fn is_tls13(&self) -> bool {
-        self.facts.version() == Some(ProtocolVersion::TLS1_3)
+        self.facts.version().is_some_and(ProtocolVersion::is_tls13)
     }
 
     fn role_of(&self, segment: &Segment<'_>) -> Role {
@@ -336,14 +342,16 @@ impl Connection {
             Role::Client => (client, server),
             Role::Server => (server, client),
         };
-        if side.records.awaits_tls() && begins_record(segment) {
-            let next = side.stream.position().max(side.stream.end()).cast_signed();
-            if side.stream.offset_of(sequence) == Some(next) {
-                if self.facts.client_hello.is_none() {
-                    self.facts.upgraded_from =
-                        self.facts.server().first_bytes.or(self.facts.peer(role).first_bytes);
-                }
-                side.records.begin_tls();
+        let next = side.stream.position().max(side.stream.end()).cast_signed();
+        let begins_tls = side.records.awaits_tls()
+            && begins_record(segment)
+            && side.stream.offset_of(sequence).is_none_or(|at| at == next);
+        let mut learner = Learner::new(&mut self.facts, certificates, role, segment);
+        if begins_tls {
+            side.records.begin_tls(&mut learner);
+            if self.facts.client_hello.is_none() {
+                let server = self.facts.server().first_bytes;
+                self.facts.upgraded_from = server.or(self.facts.client().first_bytes);
             }
         }
         let mut learner = Learner::new(&mut self.facts, certificates, role, segment);
@@ -470,7 +478,7 @@ impl Connection {
     fn note_completion(&mut self) {
         let facts = &mut self.facts;
         let Some(hello) = &facts.server_hello else { return };
-        if hello.version == ProtocolVersion::TLS1_3 {
+        if hello.version.is_tls13() {
             note_tls13(facts, Sizes::of(hello.cipher_suite));
         } else if facts.progress.complete.is_none()
             && let (Some(client), Some(server)) =
@@ -503,6 +511,7 @@ impl Peer {
             unfinished: None,
             broke_framing: false,
             hop_limit: 0,
+            seen: false,
         }
     }
 }
@@ -660,7 +669,7 @@ impl<'a> Learner<'a> {
 impl Observer for Learner<'_> {
     fn protection(&self) -> Protection {
         match self.facts.version() {
-            Some(ProtocolVersion::TLS1_3) => Protection::Never,
+            Some(version) if version.is_tls13() => Protection::Never,
             Some(_) => Protection::AfterChangeCipherSpec,
             None if self.facts.hello_retry_request.is_some() => Protection::Never,
             None => Protection::Unknown,
@@ -693,7 +702,7 @@ impl Observer for Learner<'_> {
                 Some('F')
             }
             // Application data of TLS 1.2 and below; in TLS 1.3 sizes tell, see `note_tls13`.
-            ContentType::APPLICATION_DATA if version != Some(ProtocolVersion::TLS1_3) => {
+            ContentType::APPLICATION_DATA if !version.is_some_and(ProtocolVersion::is_tls13) => {
                 let first = data.is_none();
                 if version.is_some() && finished.is_some() {
                     data.get_or_insert(now);
@@ -727,7 +736,7 @@ impl Observer for Learner<'_> {
         // A server that goes on without a certificate has resumed a session (RFC 5246 §7.3).
         if self.role == Role::Server
             && let Some(hello) = &facts.server_hello
-            && hello.version != ProtocolVersion::TLS1_3
+            && !hello.version.is_tls13()
             && facts.progress.server_certificate.is_none()
             && facts.progress.server_hello_done.is_none()
         {
@@ -745,7 +754,7 @@ impl Observer for Learner<'_> {
         // Every TLS 1.3 alert ends the connection whatever its level says (RFC 8446 §6); before, a warning
         // does not, but for the two that announce the end (RFC 5246 §7.2).
         let warning = level == AlertLevel::WARNING
-            && self.facts.version() != Some(ProtocolVersion::TLS1_3)
+            && !self.facts.version().is_some_and(ProtocolVersion::is_tls13)
             && !matches!(description, AlertDescription::CLOSE_NOTIFY | AlertDescription::USER_CANCELED);
         if !warning {
             let (role, time) = (self.role, self.now);

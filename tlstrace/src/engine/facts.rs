@@ -114,6 +114,8 @@ pub struct Peer {
     /// Bytes stood where a record header was due and are not one.
     pub broke_framing: bool,
     pub hop_limit: u8,
+    /// Whether any segment of this side was captured.
+    pub seen: bool,
 }
 
 /// A record whose content is not visible.
@@ -244,6 +246,8 @@ pub struct CaptureCondition {
     pub truncated: u32,
     /// Record boundaries were lost in a direction.
     pub desynchronised: bool,
+    /// Segments of only one side were captured, although the other side answered.
+    pub one_way: bool,
     /// The connection was forgotten for want of room.
     pub evicted: bool,
 }
@@ -251,8 +255,9 @@ pub struct CaptureCondition {
 impl CaptureCondition {
     /// Whether anything that should have been captured was not.
     pub fn lost_something(&self) -> bool {
-        let Self { midstream: _, gaps, missing_bytes: _, lost, truncated, desynchronised, evicted } = *self;
-        gaps > 0 || lost > 0 || truncated > 0 || desynchronised || evicted
+        let Self { midstream: _, gaps, missing_bytes: _, lost, truncated, desynchronised, one_way, evicted } =
+            *self;
+        gaps > 0 || lost > 0 || truncated > 0 || desynchronised || one_way || evicted
     }
 }
 

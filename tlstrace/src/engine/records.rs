@@ -159,13 +159,21 @@ impl<O: Observer> Reader for Reading<'_, O> {
 }
 
 impl Records {
-    /// Whether a record that starts with a segment would be believed now.
+    /// Whether a record that starts with a segment would be believed now: after text, after a hole, or after
+    /// bytes too few to tell what they are, which cannot begin a record (PostgreSQL answers `S`).
     pub(crate) fn awaits_tls(&self) -> bool {
-        matches!(self.state, State::Prelude | State::Lost)
+        match self.state {
+            State::Prelude | State::Lost => true,
+            State::Head => self.partial.first().is_some_and(|&first| !(20..=24).contains(&first) && first < 0x80),
+            _ => false,
+        }
     }
 
     /// Begins record framing at the next byte.
-    pub(crate) fn begin_tls(&mut self) {
+    pub(crate) fn begin_tls(&mut self, observer: &mut impl Observer) {
+        if self.state == State::Head {
+            observer.first_bytes(FirstBytes::Other, &self.partial);
+        }
         self.partial.clear();
         self.message = Message::default();
         self.state = State::RecordHeader;

@@ -44,7 +44,6 @@ struct Label<'a> {
     blame: Vec<&'a str>,
 }
 
-/// Judges each capture by the worst verdict on any of its connections.
 pub(super) fn compare(lab: &Path, only: &str) -> anyhow::Result<Report> {
     let path = lab.join("labels.tsv");
     let labels = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
@@ -54,11 +53,12 @@ pub(super) fn compare(lab: &Path, only: &str) -> anyhow::Result<Report> {
     for label in labels.lines().skip(1).filter_map(label).filter(|label| label.file.contains(only)) {
         files += 1;
         let verdicts = verdicts_of(&lab.join(format!("{}.pcap", label.file)))?;
-        let grade = verdicts.iter().map(|verdict| grade(&label, verdict)).max().unwrap_or(Grade::None);
+        let grades: Vec<_> = verdicts.iter().map(|verdict| grade(&label, verdict)).collect();
+        let grade = overall(&grades);
         *counts.entry(grade).or_default() += 1;
-        let blame_differs = verdicts.iter().any(|verdict| {
+        let blame_differs = verdicts.iter().zip(&grades).any(|(verdict, grade)| {
             let blame = verdict.blame.as_str();
-            !label.blame.is_empty() && !label.blame.contains(&blame)
+            *grade == Grade::Best && !label.blame.is_empty() && !label.blame.contains(&blame)
         });
         if grade > Grade::Tolerable || blame_differs {
             let found: Vec<_> = verdicts.iter().map(describe).collect();
@@ -99,6 +99,13 @@ fn grade(label: &Label<'_>, verdict: &Verdict) -> Grade {
     } else {
         Grade::WrongConfident
     }
+}
+
+/// The grade of a capture. Beside the connection that it was made for, it may hold one that failed to be
+/// captured whole: nothing need be said of that one, but nothing wrong either.
+fn overall(grades: &[Grade]) -> Grade {
+    let worst = grades.iter().max().copied().unwrap_or(Grade::None);
+    if worst > Grade::None { worst } else { grades.iter().min().copied().unwrap_or(Grade::None) }
 }
 
 fn describe(verdict: &Verdict) -> String {

@@ -83,7 +83,9 @@ impl Rule for ProbeTcpConnect {
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
         let facts = case.facts;
         let ending = case.root.ending.filter(|ending| ending.role == Role::Client)?;
-        if facts.tcp.syn_ack.is_none() || facts.client().bytes + facts.server().bytes > 0 {
+        // A server that answers the close with an alert was not greeted either.
+        let was_greeted = facts.server().first_payload.is_some_and(|first| first < ending.time);
+        if facts.tcp.syn_ack.is_none() || facts.client().bytes > 0 || was_greeted {
             return None;
         }
         Some(
@@ -128,14 +130,13 @@ impl Rule for Undetermined {
         if case.root.ending.is_some() && !capture.lost_something() && !capture.midstream {
             return None;
         }
-        let one_way = case.facts.peers.iter().any(|peer| peer.hop_limit == 0 && peer.bytes == 0);
         let (reason, text) = if capture.evicted {
             ("table_full", "the table of connections was full")
         } else if capture.lost > 0 || capture.gaps > 0 || capture.desynchronised {
             ("lost_packets", "part of the conversation was not captured")
         } else if capture.truncated > 0 {
             ("truncated_capture", "packets were captured only in part")
-        } else if one_way {
+        } else if capture.one_way {
             ("one_way_visibility", "only one direction was seen")
         } else if capture.midstream && case.facts.client_hello.is_none() {
             ("midstream", "the connection began before the capture")

@@ -1,0 +1,291 @@
+//! Network interfaces: which there are, which are meant, and how they come and go (rtnetlink).
+//!
+//! Everything here is about the network namespace of the calling thread.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use anyhow::Context as _;
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteType};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use super::netlink::{self, Subscription};
+use crate::cli::glob::Glob;
+
+/// A network interface as it was when it was looked at.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Interface {
+    /// The kernel's index, which a new interface of the same name does not share.
+    pub index: u32,
+    pub name: String,
+    pub is_up: bool,
+    pub link: LinkLayer,
+}
+
+/// What a packet begins with when a TC hook sees it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LinkLayer {
+    /// An Ethernet header; also on loopback.
+    Ethernet,
+    /// The IP header.
+    Ip,
+    /// Something that the BPF program cannot read, by its `ARPHRD_` number (`linux/if_arp.h`).
+    Other(u16),
+}
+
+/// Which interfaces to watch.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Selection {
+    /// Those that carry a default route, except loopback.
+    DefaultRoute,
+    /// Those whose name matches one of these.
+    Named(Vec<Glob>),
+}
+
+/// Why a [`Selection`] selects nothing.
+#[derive(Debug, Eq, PartialEq, thiserror::Error)]
+pub enum SelectionError {
+    #[error("there is no interface {name}; there are: {}", Names(.present))]
+    Missing { name: String, present: Vec<String> },
+    #[error("no interface matches {pattern}; there are: {}", Names(.present))]
+    NoMatch { pattern: String, present: Vec<String> },
+    #[error(
+        "no interface carries a default route, so there is no telling which to watch: name it with -i; there are: {}",
+        Names(.present)
+    )]
+    NoDefaultRoute { present: Vec<String> },
+}
+
+/// What became of an interface.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Change {
+    /// It is new, or something about it is.
+    Present(Interface),
+    /// It was removed, or moved to another network namespace.
+    Gone { index: u32 },
+}
+
+/// All interfaces, in the order of their indices.
+pub fn list() -> anyhow::Result<Vec<Interface>> {
+    let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
+    let links = netlink::dump(request).context("cannot list the network interfaces")?;
+    let mut interfaces: Vec<_> = links
+        .into_iter()
+        .filter_map(|message| match message {
+            RouteNetlinkMessage::NewLink(link) => interface(&link),
+            _ => None,
+        })
+        .collect();
+    interfaces.sort_by_key(|interface| interface.index);
+    Ok(interfaces)
+}
+
+impl Selection {
+    /// Those of `present` that are selected. A name that does not exist is an error even where others do;
+    /// a pattern only if nothing at all matches.
+    pub fn choose(&self, present: &[Interface]) -> anyhow::Result<Vec<Interface>> {
+        match self {
+            Self::DefaultRoute => {
+                let carriers = default_route_carriers().context("cannot list the routes")?;
+                let chosen = present.iter().filter(|interface| carriers.contains(&interface.index));
+                let chosen: Vec<_> = chosen.cloned().collect();
+                if chosen.is_empty() {
+                    return Err(SelectionError::NoDefaultRoute { present: names(present) }.into());
+                }
+                Ok(chosen)
+            }
+            Self::Named(patterns) => Ok(named(patterns, present)?),
+        }
+    }
+
+    /// Whether an interface that appears while the program runs is to be watched too.
+    pub fn takes_newcomer(&self, name: &str) -> bool {
+        match self {
+            Self::DefaultRoute => false,
+            Self::Named(patterns) => patterns.iter().any(|pattern| pattern.matches(name)),
+        }
+    }
+
+    /// Whether it can be expected that interfaces come and go.
+    pub fn is_open(&self) -> bool {
+        match self {
+            Self::DefaultRoute => false,
+            Self::Named(patterns) => patterns.iter().any(|pattern| !pattern.is_literal()),
+        }
+    }
+}
+
+/// Tells what becomes of the interfaces.
+pub struct Monitor {
+    subscription: Subscription,
+}
+
+impl Monitor {
+    /// `RTNLGRP_LINK` of linux/rtnetlink.h.
+    const LINKS: u32 = 1;
+
+    /// Begins to listen; needs a tokio runtime around it.
+    pub fn start() -> anyhow::Result<Self> {
+        let subscription = Subscription::join(Self::LINKS).context("cannot listen for interface changes")?;
+        Ok(Self { subscription })
+    }
+
+    /// Waits for the next changes. An error means that some were missed.
+    pub async fn changes(&mut self) -> std::io::Result<Vec<Change>> {
+        let messages = self.subscription.next().await?;
+        let changes = messages.into_iter().filter_map(|message| match message {
+            RouteNetlinkMessage::NewLink(link) => interface(&link).map(Change::Present),
+            // A port that leaves its bridge is a DELLINK of the bridge's family: the interface lives on.
+            RouteNetlinkMessage::DelLink(link) if link.header.interface_family == AddressFamily::Unspec => {
+                Some(Change::Gone { index: link.header.index })
+            }
+            _ => None,
+        });
+        Ok(changes.collect())
+    }
+}
+
+impl fmt::Display for Interface {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+/// "a, b, c".
+pub(super) struct Names<'a>(pub(super) &'a [String]);
+
+impl fmt::Display for Names<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("none");
+        }
+        f.write_str(&self.0.join(", "))
+    }
+}
+
+fn named(patterns: &[Glob], present: &[Interface]) -> Result<Vec<Interface>, SelectionError> {
+    for pattern in patterns.iter().filter(|pattern| pattern.is_literal()) {
+        if !present.iter().any(|interface| pattern.matches(&interface.name)) {
+            return Err(SelectionError::Missing { name: pattern.to_string(), present: names(present) });
+        }
+    }
+    let chosen = present.iter().filter(|interface| patterns.iter().any(|p| p.matches(&interface.name)));
+    let chosen: Vec<_> = chosen.cloned().collect();
+    if chosen.is_empty() {
+        let patterns: Vec<_> = patterns.iter().map(ToString::to_string).collect();
+        return Err(SelectionError::NoMatch { pattern: patterns.join(", "), present: names(present) });
+    }
+    Ok(chosen)
+}
+
+fn names(interfaces: &[Interface]) -> Vec<String> {
+    interfaces.iter().map(|interface| interface.name.clone()).collect()
+}
+
+fn interface(link: &LinkMessage) -> Option<Interface> {
+    // Bridges send messages of their own family about their ports, in another form.
+    if link.header.interface_family != AddressFamily::Unspec {
+        return None;
+    }
+    let name = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.clone()),
+        _ => None,
+    })?;
+    Some(Interface {
+        index: link.header.index,
+        name,
+        is_up: link.header.flags.contains(LinkFlags::Up),
+        link: link_layer(u16::from(link.header.link_layer_type)),
+    })
+}
+
+/// From an `ARPHRD_` number of `linux/if_arp.h`.
+fn link_layer(arphrd: u16) -> LinkLayer {
+    match arphrd {
+        // Ethernet, loopback.
+        1 | 772 => LinkLayer::Ethernet,
+        // PPP, raw IP, IP in IP, IPv6 tunnel, SIT, GRE, GRE over IPv6, none (tun, WireGuard).
+        512 | 519 | 768 | 769 | 776 | 778 | 823 | 0xfffe => LinkLayer::Ip,
+        other => LinkLayer::Other(other),
+    }
+}
+
+/// Indices of the interfaces that a default route of any table leads to, loopback excepted.
+fn default_route_carriers() -> std::io::Result<BTreeSet<u32>> {
+    let mut carriers = BTreeSet::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut request = RouteMessage::default();
+        request.header.address_family = family;
+        for message in netlink::dump(RouteNetlinkMessage::GetRoute(request))? {
+            let RouteNetlinkMessage::NewRoute(route) = message else { continue };
+            // An unreachable default route (IPv6 has one on lo) carries nothing.
+            if route.header.destination_prefix_length != 0 || route.header.kind != RouteType::Unicast {
+                continue;
+            }
+            for attribute in &route.attributes {
+                match attribute {
+                    RouteAttribute::Oif(index) => {
+                        carriers.insert(*index);
+                    }
+                    RouteAttribute::MultiPath(hops) => {
+                        carriers.extend(hops.iter().map(|hop| hop.interface_index));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    // Loopback has index 1 in every network namespace (net/core/dev.h: LOOPBACK_IFINDEX).
+    carriers.remove(&1);
+    Ok(carriers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn present() -> Vec<Interface> {
+        let named = |(index, name): (u32, &str)| Interface {
+            index,
+            name: name.to_owned(),
+            is_up: true,
+            link: LinkLayer::Ethernet,
+        };
+        [(1, "lo"), (2, "eth0"), (7, "gke1a"), (9, "gke2b")].map(named).to_vec()
+    }
+
+    fn choose(patterns: &[&str]) -> Result<Vec<String>, SelectionError> {
+        let patterns: Vec<_> = patterns.iter().map(|pattern| Glob::new(pattern)).collect();
+        named(&patterns, &present()).map(|chosen| names(&chosen))
+    }
+
+    #[test]
+    fn names_and_patterns_select_each_interface_once() {
+        assert_eq!(choose(&["gke*", "eth0", "gke1a"]).unwrap(), ["eth0", "gke1a", "gke2b"]);
+    }
+
+    #[test]
+    fn a_name_that_does_not_exist_is_named_beside_those_that_do() {
+        let error = choose(&["eth0", "eth9"]).unwrap_err().to_string();
+        assert_eq!(error, "there is no interface eth9; there are: lo, eth0, gke1a, gke2b");
+    }
+
+    #[test]
+    fn a_pattern_without_match_is_an_error_only_where_nothing_else_matches() {
+        assert_eq!(choose(&["cali*", "eth0"]).unwrap(), ["eth0"]);
+        assert!(choose(&["cali*"]).unwrap_err().to_string().starts_with("no interface matches cali*"));
+    }
+
+    #[test]
+    fn loopback_is_listed_and_begins_with_an_ethernet_header() {
+        let interfaces = list().unwrap();
+        let loopback = interfaces.iter().find(|interface| interface.index == 1).unwrap();
+        assert_eq!((loopback.name.as_str(), loopback.link), ("lo", LinkLayer::Ethernet));
+    }
+
+    #[test]
+    fn loopback_never_counts_as_carrying_the_default_route() {
+        assert!(!default_route_carriers().unwrap().contains(&1));
+    }
+}

@@ -1,0 +1,105 @@
+//! Just enough of rtnetlink (rtnetlink(7)): dumps, and the multicast messages about links.
+
+use std::io;
+
+use bytes::BytesMut;
+use netlink_packet_core::{
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+use tokio::io::unix::AsyncFd;
+
+use super::pollable;
+
+/// The kernel sends dumps in datagrams of at most 32 KiB (`netlink_dump`).
+const DATAGRAM: usize = 64 * 1024;
+
+/// Asks the kernel for everything that matches `request`, in the calling thread's network namespace.
+pub(super) fn dump(request: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+    let mut message = NetlinkMessage::new(header, NetlinkPayload::from(request));
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
+
+    let mut found = Vec::new();
+    let mut buffer = BytesMut::new();
+    loop {
+        receive(&socket, &mut buffer)?;
+        for payload in Payloads(&buffer) {
+            match payload {
+                NetlinkPayload::InnerMessage(message) => found.push(message),
+                NetlinkPayload::Done(_) => return Ok(found),
+                NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Messages about links that come, change and go.
+pub(super) struct Subscription {
+    socket: AsyncFd<Socket>,
+    buffer: BytesMut,
+}
+
+impl Subscription {
+    /// Joins `group` (an `RTNLGRP_` number); needs a tokio runtime around it.
+    pub(super) fn join(group: u32) -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        socket.add_membership(group)?;
+        socket.set_non_blocking(true)?;
+        Ok(Self { socket: pollable(socket)?, buffer: BytesMut::new() })
+    }
+
+    /// Waits for the next datagram. `ENOBUFS` says that some were lost: ask for everything again.
+    pub(super) async fn next(&mut self) -> io::Result<Vec<RouteNetlinkMessage>> {
+        let Self { socket, buffer } = self;
+        loop {
+            let mut guard = socket.readable().await?;
+            if let Ok(received) = guard.try_io(|socket| receive(socket.get_ref(), buffer)) {
+                received?;
+                let messages = Payloads(buffer).filter_map(|payload| match payload {
+                    NetlinkPayload::InnerMessage(message) => Some(message),
+                    _ => None,
+                });
+                return Ok(messages.collect());
+            }
+        }
+    }
+}
+
+fn receive(socket: &Socket, buffer: &mut BytesMut) -> io::Result<()> {
+    buffer.clear();
+    buffer.reserve(DATAGRAM);
+    socket.recv(buffer, 0).map(drop)
+}
+
+/// The messages of one datagram. One that cannot be decoded (a newer kernel's) is logged and passed over.
+struct Payloads<'a>(&'a [u8]);
+
+impl Iterator for Payloads<'_> {
+    type Item = NetlinkPayload<RouteNetlinkMessage>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let length = usize::try_from(NetlinkBuffer::new_checked(self.0).ok()?.length()).ok()?;
+            let (message, _) = self.0.split_at_checked(length)?;
+            // Messages begin at multiples of four (NLMSG_ALIGNTO).
+            self.0 = self.0.get(length.next_multiple_of(4)..).unwrap_or_default();
+            match NetlinkMessage::deserialize(message) {
+                Ok(message) => return Some(message.payload),
+                Err(error) => log::debug!("netlink message passed over: {error}"),
+            }
+        }
+    }
+}

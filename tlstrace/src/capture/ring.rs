@@ -1,0 +1,169 @@
+//! The ring buffer's reading end: bytes to [`Segment`]s, and when to sleep.
+//!
+//! A wake-up costs the sender of a packet some 5 µs, so the BPF program gives one only if userspace has
+//! said that it sleeps (`Control::consumer_sleeping`). Between "I am going to sleep" and sleeping there is a
+//! moment in which the program may have read the old value: hence [`Pace`], which looks once more.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use aya::maps::{MapData, RingBuf};
+use tlstrace_common::event::{self, DecodeError, Event};
+use tokio::io::unix::AsyncFd;
+
+use super::clock::Clock;
+use super::pollable;
+use crate::engine::segment::{Chunk, Direction, Segment};
+
+/// How long to wait before looking again while events flow.
+pub const TICK: Duration = Duration::from_millis(1);
+
+/// Most events to take in one go, so that signals and timeouts have their turn under load.
+pub const BATCH: usize = 1024;
+
+/// The reading end of the `EVENTS` ring.
+pub struct Ring {
+    ring: AsyncFd<RingBuf<MapData>>,
+    malformed: u64,
+}
+
+impl Ring {
+    /// Takes over the ring; needs a tokio runtime around it.
+    pub(super) fn new(ring: RingBuf<MapData>) -> anyhow::Result<Self> {
+        Ok(Self { ring: pollable(ring).context("cannot poll the ring buffer")?, malformed: 0 })
+    }
+
+    /// Hands over what is in the ring, oldest first and at most [`BATCH`] events; says how many there were.
+    pub fn drain(&mut self, clock: &Clock, mut handle: impl FnMut(&Segment<'_>)) -> usize {
+        let ring = self.ring.get_mut();
+        for taken in 0..BATCH {
+            let Some(item) = ring.next() else { return taken };
+            match event::decode(&item) {
+                Ok(event) => handle(&segment(&event, clock)),
+                Err(error) => {
+                    self.malformed += 1;
+                    log_malformed(self.malformed, error, &item);
+                }
+            }
+        }
+        BATCH
+    }
+
+    /// Waits for the kernel's wake-up. May return early.
+    pub async fn woken(&self) {
+        // An error means that the runtime is shutting down; the loop is told by other means.
+        if let Ok(mut guard) = self.ring.readable().await {
+            guard.clear_ready();
+        }
+    }
+
+    /// Events that could not be decoded: the program and userspace disagree, a bug.
+    pub fn malformed(&self) -> u64 {
+        self.malformed
+    }
+}
+
+/// What to do when the ring has been drained.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Wait {
+    /// There may be more: look again at once, after a turn for everything else.
+    No,
+    /// Look again after a [`TICK`]; the kernel gives no wake-up.
+    Tick,
+    /// Announce that the consumer sleeps, and look again after a [`TICK`] or a wake-up.
+    Announce,
+    /// Sleep until the wake-up.
+    Sleep,
+}
+
+/// Decides between polling and sleeping.
+#[derive(Debug, Default)]
+pub struct Pace {
+    empty: u32,
+}
+
+impl Pace {
+    /// Empty looks before sleep is announced: long enough for the next flight of a handshake on a local network.
+    const PATIENCE: u32 = 8;
+
+    /// What to do after a drain that found `events`.
+    pub fn after_drain(&mut self, events: usize) -> Wait {
+        self.empty = if events > 0 { 0 } else { self.empty.saturating_add(1) };
+        if events == BATCH {
+            return Wait::No;
+        }
+        match self.empty {
+            0..Self::PATIENCE => Wait::Tick,
+            // The look a tick after the announcement finds the event of a program that read the old value just
+            // before: a program runs for microseconds, a tick is a millisecond.
+            Self::PATIENCE => Wait::Announce,
+            _ => Wait::Sleep,
+        }
+    }
+}
+
+fn segment<'a>(event: &Event<'a>, clock: &Clock) -> Segment<'a> {
+    let header = &event.header;
+    Segment {
+        timestamp: clock.at(header.timestamp_ns),
+        interface: header.interface,
+        direction: match header.direction {
+            0 => Direction::Ingress,
+            1 => Direction::Egress,
+            _ => Direction::Unknown,
+        },
+        source: SocketAddr::new(address(header.source), header.source_port),
+        destination: SocketAddr::new(address(header.destination), header.destination_port),
+        sequence: header.sequence,
+        acknowledgement: header.acknowledgement,
+        flags: header.tcp_flags,
+        window: header.window,
+        options: header.tcp_options,
+        hop_limit: header.hop_limit,
+        ip_id: header.ip_id,
+        vlan: header.vlan,
+        payload_len: header.payload_len,
+        chunks: event.chunks().map(|(offset, bytes)| Chunk { offset, bytes }).collect(),
+        notes: header.notes,
+    }
+}
+
+/// IPv4-mapped addresses (RFC 4291 §2.5.5.2) become IPv4.
+fn address(octets: [u8; 16]) -> IpAddr {
+    Ipv6Addr::from(octets).to_canonical()
+}
+
+/// Every one is counted; the log has the first, the second, the fourth …
+fn log_malformed(count: u64, error: DecodeError, bytes: &[u8]) {
+    if count.is_power_of_two() {
+        log::error!("malformed event of {} bytes ({count} so far): {error}", bytes.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mapped_addresses_become_ipv4_and_others_stay_ipv6() {
+        let mapped = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 1];
+        assert_eq!(address(mapped).to_string(), "10.0.0.1");
+        let mut native = [0; 16];
+        native[0] = 0xfd;
+        native[15] = 1;
+        assert_eq!(address(native).to_string(), "fd00::1");
+    }
+
+    #[test]
+    fn sleep_is_announced_before_it_is_taken_and_the_ring_looked_at_in_between() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.after_drain(BATCH), Wait::No);
+        assert_eq!(pace.after_drain(3), Wait::Tick);
+        let waits: Vec<_> = std::iter::repeat_with(|| pace.after_drain(0)).take(10).collect();
+        let announced = waits.iter().position(|wait| *wait == Wait::Announce).unwrap();
+        assert!(waits.iter().take(announced).all(|wait| *wait == Wait::Tick));
+        assert!(waits.iter().skip(announced + 1).all(|wait| *wait == Wait::Sleep));
+        assert_eq!(pace.after_drain(1), Wait::Tick, "an event after the announcement means polling");
+    }
+}

@@ -1,0 +1,237 @@
+//! The command line as typed.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValue, PossibleValuesParser};
+use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+use crate::sink::SINKS;
+
+/// Tell why TLS handshakes fail: which side, how sure, on what evidence, and what to do.
+///
+/// Without a command, `watch` is meant.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "tlstrace", version, args_conflicts_with_subcommands = true, after_help = EXIT_CODES)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub watch: WatchArgs,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Print verdicts on the handshakes that pass this machine's interfaces.
+    #[command(after_help = EXIT_CODES)]
+    Watch(WatchArgs),
+    /// Print verdicts on the handshakes in capture files (pcap or pcapng, also gzip-compressed).
+    ///
+    /// Needs no privilege. Files are read one after another, and a connection does not continue in the next file:
+    /// join the parts of a rotated capture first (`mergecap`).
+    #[command(after_help = EXIT_CODES)]
+    Replay(ReplayArgs),
+}
+
+/// Options of `tlstrace watch`.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct WatchArgs {
+    #[command(flatten)]
+    pub source: SourceArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+    #[command(flatten)]
+    pub filter: FilterArgs,
+}
+
+/// Options of `tlstrace replay`.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct ReplayArgs {
+    /// Capture files, `-` for standard input.
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub output: OutputArgs,
+    #[command(flatten)]
+    pub filter: FilterArgs,
+}
+
+/// Where the packets come from.
+#[derive(Clone, Debug, ClapArgs)]
+#[command(next_help_heading = "Source")]
+pub struct SourceArgs {
+    /// Interface to watch, by name or pattern (`gke*`); repeatable. Default: those that carry a default route.
+    #[arg(short, long = "interface", value_name = "NAME|GLOB")]
+    pub interfaces: Vec<String>,
+    /// Hook to use; `auto` is TCX, and clsact where the kernel has no TCX.
+    #[arg(long, value_enum, default_value_t = AttachArg::Auto, value_name = "HOOK")]
+    pub attach: AttachArg,
+    /// Network namespace to watch: a process number, or a file such as `/run/netns/NAME`.
+    #[arg(long, value_name = "PATH|PID")]
+    pub netns: Option<String>,
+    /// End after this time (`10s`, `500ms`, `2m`).
+    #[arg(long, value_name = "DURATION")]
+    pub timeout: Option<String>,
+    /// Bytes of room for events on their way from the kernel: a power of two from 4096 on.
+    #[arg(long, value_name = "BYTES", default_value_t = 4 << 20)]
+    pub ring_size: u32,
+}
+
+/// What is printed, and how.
+#[derive(Clone, Debug, ClapArgs)]
+#[command(next_help_heading = "Output")]
+pub struct OutputArgs {
+    /// Output format.
+    #[arg(short, long, value_parser = formats(), default_value = "text", value_name = "FORMAT")]
+    pub output: String,
+    /// Print `ok` and info verdicts too.
+    #[arg(long)]
+    pub all: bool,
+    /// End after N verdicts were printed.
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// Print evidence and remedy under each line; twice: log what the program does.
+    #[arg(short, long, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// Do not look up names for addresses.
+    #[arg(short = 'n', long = "numeric")]
+    pub numeric: bool,
+    /// Use colours.
+    #[arg(long, value_enum, default_value_t = ColorArg::Auto, value_name = "WHEN")]
+    pub color: ColorArg,
+    /// How times are printed.
+    #[arg(long, value_enum, default_value_t = TimeArg::Utc, value_name = "STYLE")]
+    pub time: TimeArg,
+    /// Exit with code 4 if a verdict matches: an id (or pattern), or a severity and everything above it; repeatable.
+    #[arg(long, value_name = "VERDICT|SEVERITY")]
+    pub fail_on: Vec<String>,
+}
+
+/// Which verdicts are meant. `--not` before a filter becomes its `--not-…` twin in [`fold_not`].
+#[derive(Clone, Debug, Default, ClapArgs)]
+#[command(
+    next_help_heading = "Filters (the same one repeated: any of them; different ones: all of them; `--not` before one negates it)"
+)]
+pub struct FilterArgs {
+    /// Ports of either end (`443,8000-8999`). Default: any port, TLS is recognised by its content.
+    #[arg(long = "port", value_name = "N[,N-M…]")]
+    pub ports: Vec<String>,
+    /// Verdict id or pattern (`*_mismatch`); shown whatever its severity.
+    #[arg(long, value_name = "ID|GLOB")]
+    pub verdict: Vec<String>,
+    /// Server name or pattern (`*.example.com`).
+    #[arg(long, value_name = "NAME|GLOB")]
+    pub sni: Vec<String>,
+    /// The client's address or network (`10.0.0.0/8`).
+    #[arg(long, value_name = "ADDRESS|CIDR")]
+    pub client: Vec<String>,
+    /// The server's address or network.
+    #[arg(long, value_name = "ADDRESS|CIDR")]
+    pub server: Vec<String>,
+    /// Severity: error, warning or info.
+    #[arg(long, value_name = "SEVERITY")]
+    pub severity: Vec<String>,
+    #[arg(long, hide = true)]
+    pub not_verdict: Vec<String>,
+    #[arg(long, hide = true)]
+    pub not_sni: Vec<String>,
+    #[arg(long, hide = true)]
+    pub not_client: Vec<String>,
+    #[arg(long, hide = true)]
+    pub not_server: Vec<String>,
+    #[arg(long, hide = true)]
+    pub not_severity: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum AttachArg {
+    Auto,
+    Tcx,
+    Clsact,
+    Packet,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum ColorArg {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum TimeArg {
+    Utc,
+    Local,
+    Relative,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 runtime error, 2 usage, 3 missing privilege or kernel feature, 4 --fail-on matched";
+
+fn formats() -> PossibleValuesParser {
+    PossibleValuesParser::new(SINKS.iter().map(|kind| PossibleValue::new(kind.name).help(kind.doc)))
+}
+
+/// Turns `--not --sni NAME` into `--not-sni NAME`, which needs no memory of what stood before.
+pub fn fold_not(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut folded = Vec::new();
+    let mut arguments = arguments.into_iter().peekable();
+    while let Some(argument) = arguments.next() {
+        if argument == "--" {
+            folded.push(argument);
+            folded.extend(arguments);
+            break;
+        }
+        if argument == "--not"
+            && let Some(filter) = arguments.peek().and_then(|next| next.to_str()?.strip_prefix("--"))
+        {
+            folded.push(format!("--not-{filter}").into());
+            arguments.next();
+        } else {
+            folded.push(argument);
+        }
+    }
+    folded
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Args, clap::Error> {
+        Args::try_parse_from(fold_not(line.split_whitespace().map(OsString::from)))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn without_a_command_the_options_are_those_of_watch() {
+        let short = parse("tlstrace -i eth0 --all").unwrap();
+        assert!(short.command.is_none());
+        let Some(Command::Watch(long)) = parse("tlstrace watch -i eth0 --all").unwrap().command else {
+            panic!()
+        };
+        for watch in [short.watch, long] {
+            assert_eq!(watch.source.interfaces, ["eth0"]);
+            assert!(watch.output.all);
+        }
+    }
+
+    #[test]
+    fn not_negates_the_filter_that_follows() {
+        let filter = parse("tlstrace --not --sni a --sni b --not --client=10.0.0.0/8").unwrap().watch.filter;
+        assert_eq!((filter.not_sni.concat(), filter.sni.concat()), ("a".to_owned(), "b".to_owned()));
+        assert_eq!(filter.not_client, ["10.0.0.0/8"]);
+    }
+
+    #[test]
+    fn not_before_anything_else_is_an_error() {
+        for line in ["tlstrace --not --all", "tlstrace --not", "tlstrace --not sni a"] {
+            assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+}

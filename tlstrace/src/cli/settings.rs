@@ -1,0 +1,349 @@
+//! The command line as meant: checked values, in the types that the rest of the program speaks.
+
+use std::io::{self, IsTerminal as _};
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+use std::{env, fmt};
+
+use clap::CommandFactory as _;
+use clap::error::ErrorKind;
+
+use super::args::{
+    Args, AttachArg, ColorArg, FilterArgs, OutputArgs, ReplayArgs, SourceArgs, TimeArg, WatchArgs,
+};
+use super::glob::Glob;
+use super::values::{self, Network};
+use crate::capture::clock;
+use crate::capture::interfaces::Selection;
+use crate::capture::{self, Mode, NetworkNamespace};
+use crate::sink::{SINKS, Sink, Style, TimeFormat};
+use crate::verdict::{Severity, Verdict};
+
+/// `tlstrace watch`.
+#[derive(Clone, Debug)]
+pub struct Watch {
+    pub capture: capture::Settings,
+    pub network_namespace: Option<NetworkNamespace>,
+    pub timeout: Option<Duration>,
+    pub output: Output,
+    pub filter: Filter,
+}
+
+/// `tlstrace replay`.
+#[derive(Clone, Debug)]
+pub struct Replay {
+    /// `-` is standard input.
+    pub files: Vec<PathBuf>,
+    pub output: Output,
+    pub filter: Filter,
+}
+
+/// What is printed, and how.
+#[derive(Clone, Debug)]
+pub struct Output {
+    pub sink: fn(Style) -> Box<dyn Sink>,
+    pub style: Style,
+    /// Whether info verdicts are printed too.
+    pub all: bool,
+    /// How many verdicts to print at most.
+    pub count: Option<u64>,
+    pub fail_on: Vec<FailOn>,
+}
+
+/// When `--fail-on` matches.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum FailOn {
+    /// This severity and everything above it.
+    Severity(Severity),
+    Verdict(Glob),
+}
+
+/// What the filters look at.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    pub verdict: &'a str,
+    pub severity: Severity,
+    pub server_name: Option<&'a str>,
+    pub client: IpAddr,
+    pub server: IpAddr,
+}
+
+/// Which connections and verdicts are meant: one criterion with several values means any of them, several
+/// criteria mean all of them.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    ports: Vec<RangeInclusive<u16>>,
+    verdict: Criterion<Glob>,
+    server_name: Criterion<Glob>,
+    client: Criterion<Network>,
+    server: Criterion<Network>,
+    severity: Criterion<Severity>,
+}
+
+/// Values of which one must match, and values of which none may.
+#[derive(Clone, Debug)]
+struct Criterion<T> {
+    any: Vec<T>,
+    none: Vec<T>,
+}
+
+impl Watch {
+    /// Checks what was typed. The error is of clap's kind: it prints itself, and its exit code is 2.
+    pub fn new(args: WatchArgs) -> Result<Self, clap::Error> {
+        let WatchArgs { source, output, filter } = args;
+        let SourceArgs { interfaces, attach, netns, timeout, ring_size } = source;
+        let attach = match attach {
+            AttachArg::Auto => Mode::Auto,
+            AttachArg::Tcx => Mode::Tcx,
+            AttachArg::Clsact => Mode::Clsact,
+            AttachArg::Packet => {
+                return Err(usage("--attach packet is not available yet: use auto, tcx or clsact"));
+            }
+        };
+        let interfaces = if interfaces.is_empty() {
+            Selection::DefaultRoute
+        } else {
+            Selection::Named(interfaces.iter().map(|pattern| Glob::new(pattern)).collect())
+        };
+        if !(ring_size.is_power_of_two() && ring_size >= 4096) {
+            return Err(usage(format!("--ring-size {ring_size} is not a power of two from 4096 on")));
+        }
+        Ok(Self {
+            capture: capture::Settings { interfaces, attach, ring_size },
+            network_namespace: netns.map(|text| network_namespace(&text)),
+            timeout: timeout.map(|text| values::duration(&text)).transpose().map_err(usage)?,
+            output: Output::new(output)?,
+            filter: Filter::new(filter)?,
+        })
+    }
+}
+
+impl Replay {
+    /// As [`Watch::new`].
+    pub fn new(args: ReplayArgs) -> Result<Self, clap::Error> {
+        let ReplayArgs { files, output, filter } = args;
+        Ok(Self { files, output: Output::new(output)?, filter: Filter::new(filter)? })
+    }
+}
+
+impl Output {
+    pub fn new(args: OutputArgs) -> Result<Self, clap::Error> {
+        // Names of addresses are not looked up yet, with or without `--numeric`.
+        let OutputArgs { output: format, all, count, verbose, numeric: _, color, time, fail_on } = args;
+        let colour = match color {
+            ColorArg::Always => true,
+            ColorArg::Never => false,
+            // https://no-color.org: set and not empty.
+            ColorArg::Auto => {
+                io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+            }
+        };
+        let time = match time {
+            TimeArg::Utc => TimeFormat::Utc,
+            TimeArg::Local => TimeFormat::Local { offset: clock::utc_offset() },
+            TimeArg::Relative => TimeFormat::Relative,
+        };
+        let kind = SINKS.iter().find(|kind| kind.name == format);
+        let kind = kind.ok_or_else(|| usage(format_args!("there is no output format {format}")))?;
+        let fail_on = fail_on.iter().map(|text| match severity(text) {
+            Ok(severity) => FailOn::Severity(severity),
+            Err(_) => FailOn::Verdict(Glob::new(text)),
+        });
+        Ok(Self {
+            sink: kind.open,
+            style: Style { colour, verbose: verbose > 0, time },
+            all,
+            count,
+            fail_on: fail_on.collect(),
+        })
+    }
+
+    /// Whether `--fail-on` names this verdict.
+    pub fn fails_on(&self, subject: &Subject<'_>) -> bool {
+        self.fail_on.iter().any(|fail_on| match fail_on {
+            FailOn::Severity(severity) => subject.severity >= *severity,
+            FailOn::Verdict(pattern) => pattern.matches(subject.verdict),
+        })
+    }
+}
+
+impl<'a> Subject<'a> {
+    /// What the filters look at of `verdict`; `server_name` is its own, as text.
+    pub fn of(verdict: &'a Verdict, server_name: Option<&'a str>) -> Self {
+        let facts = &verdict.facts;
+        Self {
+            verdict: verdict.id,
+            severity: verdict.severity,
+            server_name,
+            client: facts.client().address.ip(),
+            server: facts.server().address.ip(),
+        }
+    }
+}
+
+impl Filter {
+    pub fn new(args: FilterArgs) -> Result<Self, clap::Error> {
+        let ports: Result<Vec<_>, _> = args.ports.iter().map(|text| values::ports(text)).collect();
+        let globs = |texts: Vec<String>| texts.iter().map(|text| Glob::new(text)).collect();
+        let networks = |texts: Vec<String>| -> Result<Vec<_>, clap::Error> {
+            texts.iter().map(|text| values::network(text).map_err(usage)).collect()
+        };
+        let severities = |texts: Vec<String>| -> Result<Vec<_>, clap::Error> {
+            texts.iter().map(|text| severity(text).map_err(usage)).collect()
+        };
+        Ok(Self {
+            ports: ports.map_err(usage)?.concat(),
+            verdict: Criterion { any: globs(args.verdict), none: globs(args.not_verdict) },
+            server_name: Criterion { any: globs(args.sni), none: globs(args.not_sni) },
+            client: Criterion { any: networks(args.client)?, none: networks(args.not_client)? },
+            server: Criterion { any: networks(args.server)?, none: networks(args.not_server)? },
+            severity: Criterion { any: severities(args.severity)?, none: severities(args.not_severity)? },
+        })
+    }
+
+    /// Ports of either end of the connections that are meant; none means any.
+    pub fn ports(&self) -> &[RangeInclusive<u16>] {
+        &self.ports
+    }
+
+    /// Whether a verdict is meant.
+    pub fn accepts(&self, subject: &Subject<'_>) -> bool {
+        self.verdict.accepts(|pattern| pattern.matches(subject.verdict))
+            && self.severity.accepts(|severity| *severity == subject.severity)
+            && self.client.accepts(|network| network.contains(subject.client))
+            && self.server.accepts(|network| network.contains(subject.server))
+            && self
+                .server_name
+                .accepts(|pattern| subject.server_name.is_some_and(|name| pattern.matches_in_any_case(name)))
+    }
+
+    /// Whether verdicts are asked for by id or by severity, so that info verdicts need no `--all`.
+    pub fn names_verdicts(&self) -> bool {
+        !self.verdict.any.is_empty() || !self.severity.any.is_empty()
+    }
+
+    /// The ports as a phrase: "any port, recognised by content".
+    pub fn describe_ports(&self) -> String {
+        let ranges = self.ports.iter().map(|range| match (range.start(), range.end()) {
+            (first, last) if first == last => first.to_string(),
+            (first, last) => format!("{first}-{last}"),
+        });
+        match ranges.collect::<Vec<_>>().join(", ") {
+            none if none.is_empty() => "any port, recognised by content".to_owned(),
+            ports => format!("port {ports}"),
+        }
+    }
+}
+
+impl<T> Criterion<T> {
+    fn accepts(&self, matches: impl Fn(&T) -> bool) -> bool {
+        (self.any.is_empty() || self.any.iter().any(&matches)) && !self.none.iter().any(&matches)
+    }
+}
+
+impl<T> Default for Criterion<T> {
+    fn default() -> Self {
+        Self { any: Vec::new(), none: Vec::new() }
+    }
+}
+
+/// A number is a process; everything else is a file.
+fn network_namespace(text: &str) -> NetworkNamespace {
+    text.parse().map_or_else(|_| NetworkNamespace::Path(PathBuf::from(text)), NetworkNamespace::Process)
+}
+
+fn severity(text: &str) -> Result<Severity, String> {
+    let severity = Severity::ALL.iter().find(|severity| severity.as_str() == text);
+    severity.copied().ok_or_else(|| format!("`{text}` is not a severity: error, warning or info"))
+}
+
+fn usage(message: impl fmt::Display) -> clap::Error {
+    Args::command().error(ErrorKind::InvalidValue, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::args::fold_not;
+
+    fn watch(line: &str) -> Result<Watch, clap::Error> {
+        let words = ["tlstrace"].into_iter().chain(line.split_whitespace()).map(OsString::from);
+        Watch::new(Args::try_parse_from(fold_not(words))?.watch)
+    }
+
+    fn subject() -> Subject<'static> {
+        Subject {
+            verdict: "sni_missing",
+            severity: Severity::Error,
+            server_name: Some("api.example.com"),
+            client: [10, 1, 2, 3].into(),
+            server: [192, 0, 2, 1].into(),
+        }
+    }
+
+    #[test]
+    fn values_of_one_filter_are_alternatives_and_filters_add_up() {
+        let accepts = |line: &str| watch(line).unwrap().filter.accepts(&subject());
+        assert!(accepts(""));
+        assert!(accepts("--sni other.example --sni *.EXAMPLE.com"));
+        assert!(!accepts("--sni *.example.com --client 11.0.0.0/8"));
+        assert!(accepts("--sni *.example.com --client 10.0.0.0/8 --verdict sni_* --severity error"));
+        assert!(!accepts("--not --sni *.example.com"));
+        assert!(accepts("--client 10.0.0.0/8 --not --client 10.9.0.0/16"));
+        assert!(!accepts("--severity info --severity warning"));
+    }
+
+    #[test]
+    fn a_connection_without_server_name_matches_no_name() {
+        let subject = Subject { server_name: None, ..subject() };
+        assert!(!watch("--sni *").unwrap().filter.accepts(&subject));
+        assert!(watch("--not --sni *").unwrap().filter.accepts(&subject));
+    }
+
+    #[test]
+    fn ports_add_up_and_are_told_in_words() {
+        assert_eq!(
+            watch("--port 443,8000-8999 --port 15021").unwrap().filter.describe_ports(),
+            "port 443, 8000-8999, 15021"
+        );
+        assert_eq!(watch("").unwrap().filter.describe_ports(), "any port, recognised by content");
+    }
+
+    #[test]
+    fn fail_on_takes_an_id_or_everything_from_a_severity_up() {
+        let fails = |line: &str| watch(line).unwrap().output.fails_on(&subject());
+        assert!(fails("--fail-on sni_missing") && fails("--fail-on sni_*"));
+        assert!(fails("--fail-on warning") && fails("--fail-on error"));
+        assert!(!fails("--fail-on port_closed"));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_a_usage_error() {
+        for line in [
+            "--attach packet",
+            "--attach xdp",
+            "--timeout soon",
+            "--port https",
+            "--not --port 443",
+            "--client 10.0.0.0/40",
+            "--severity bad",
+            "--ring-size 5000",
+            "--count 0",
+        ] {
+            let error = watch(line).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_network_namespace_is_a_process_or_a_file() {
+        assert_eq!(network_namespace("123"), NetworkNamespace::Process(123));
+        assert_eq!(network_namespace("/run/netns/a"), NetworkNamespace::Path("/run/netns/a".into()));
+    }
+}

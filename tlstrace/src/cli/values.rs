@@ -1,0 +1,110 @@
+//! Values that are typed as text: durations, ports, networks.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// `500ms`, `10s`, `2m`, `1h`; also with a fraction.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let error = || format!("`{text}` is not a duration such as 500ms, 10s, 2m or 1h");
+    let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(error)?;
+    let (number, unit) = text.split_at(unit_at);
+    let seconds = match unit {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(error()),
+    };
+    let number: f64 = number.parse().map_err(|_| error())?;
+    match Duration::try_from_secs_f64(number * seconds) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err(error()),
+    }
+}
+
+/// `443,8000-8999`.
+pub(super) fn ports(text: &str) -> Result<Vec<RangeInclusive<u16>>, String> {
+    let port = |number: &str| number.trim().parse::<u16>().ok().filter(|port| *port > 0);
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (port(first)?, port(last)?);
+        (first <= last).then_some(first..=last)
+    };
+    let ranges: Option<Vec<_>> = text.split(',').map(range).collect();
+    ranges.ok_or_else(|| format!("`{text}` is not a list of ports such as 443,8000-8999"))
+}
+
+/// An address and how many of its leading bits count.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Network {
+    address: IpAddr,
+    prefix: u32,
+}
+
+impl Network {
+    pub(super) fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                let differing = network.to_bits() ^ address.to_bits();
+                differing.leading_zeros() >= self.prefix
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                let differing = network.to_bits() ^ address.to_bits();
+                differing.leading_zeros() >= self.prefix
+            }
+            _ => false,
+        }
+    }
+}
+
+/// `10.0.0.1`, `10.0.0.0/8`, `fd00::/64`.
+pub(super) fn network(text: &str) -> Result<Network, String> {
+    let error = || format!("`{text}` is neither an address nor a network such as 10.0.0.0/8");
+    let (address, prefix) =
+        text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
+    let address: IpAddr = address.parse().map_err(|_| error())?;
+    let longest = if address.is_ipv4() { 32 } else { 128 };
+    let prefix = match prefix {
+        None => longest,
+        Some(prefix) => prefix.parse().ok().filter(|prefix| *prefix <= longest).ok_or_else(error)?,
+    };
+    Ok(Network { address, prefix })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_need_a_number_and_a_unit() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
+        for bad in ["", "10", "s", "-1s", "0s", "1d", "1 fortnight", "nans", "1e400s"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ports_are_numbers_and_ranges() {
+        assert_eq!(ports("443,8000-8999").unwrap(), [443..=443, 8000..=8999]);
+        for bad in ["", "0", "443,", "65536", "9-8", "https", "1-2-3"] {
+            assert!(ports(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_network_holds_the_addresses_that_share_its_prefix() {
+        let contains = |text: &str, address: &str| network(text).unwrap().contains(address.parse().unwrap());
+        assert!(contains("10.0.0.0/8", "10.255.0.1"));
+        assert!(!contains("10.0.0.0/8", "11.0.0.1"));
+        assert!(contains("10.0.0.1", "10.0.0.1"));
+        assert!(!contains("10.0.0.1", "10.0.0.2"));
+        assert!(contains("fd00::/64", "fd00::1234"));
+        assert!(contains("0.0.0.0/0", "192.0.2.1"));
+        assert!(!contains("0.0.0.0/0", "::1"));
+        for bad in ["10.0.0.0/33", "10.0.0", "fd00::/129", "example.com", "10.0.0.0/"] {
+            assert!(network(bad).is_err(), "{bad}");
+        }
+    }
+}

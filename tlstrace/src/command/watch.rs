@@ -1,0 +1,76 @@
+//! `tlstrace watch`: live verdicts.
+
+use std::fs;
+use std::io::{self, BufWriter};
+
+use anyhow::Context as _;
+use tlstrace_common::skip::{Counter, Totals};
+
+use super::Exit;
+use crate::capture::health::Counters;
+use crate::capture::{self, Capture};
+use crate::cli::notice;
+use crate::cli::settings::Watch;
+use crate::engine::{self, Engine};
+use crate::report::Report;
+use crate::run::{self, End, Signals};
+use crate::sink::Observer;
+
+/// Watches until something ends it.
+pub(super) fn run(settings: Watch) -> anyhow::Result<Exit> {
+    if let Some(namespace) = &settings.network_namespace {
+        capture::enter(namespace)?;
+    }
+    // One thread: the engine is one, and the network namespace belongs to the thread.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("cannot start the tokio runtime")?.block_on(watch(settings))
+}
+
+async fn watch(settings: Watch) -> anyhow::Result<Exit> {
+    let mut signals = Signals::listen()?;
+    let mut notes = Vec::new();
+    let mut capture = Capture::start(settings.capture, &mut notes)?;
+    for note in notes {
+        notice(note);
+    }
+    let ports = settings.filter.ports().to_vec();
+    let mut engine = Engine::new(engine::Settings { ports, ..engine::Settings::default() });
+    let mut out = BufWriter::new(io::stdout().lock());
+    let observer = Observer { hostname: hostname(), ..Observer::default() };
+    notice(format_args!("watching {}; {}", capture.describe(), settings.filter.describe_ports()));
+    let mut report = Report::new(settings.output, settings.filter, observer, &mut out);
+
+    let end = run::run(&mut capture, &mut engine, &mut report, &mut signals, settings.timeout).await?;
+
+    notice(format_args!("{} on {} connections", report.tally(), engine.counts().connections));
+    notice(summary(&capture.counters()?, engine.counts().evicted, capture.ring.malformed()));
+    Ok(match end {
+        End::NoInterface => Exit::Failed,
+        _ if report.has_failed() => Exit::FailOn,
+        End::Signal | End::Timeout | End::Count | End::ClosedPipe => Exit::Done,
+    })
+}
+
+/// The node's name, or the pod's inside one.
+fn hostname() -> Option<String> {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
+/// `10 packets, 8 TCP, 5 candidates for a handshake, 4 events; nothing lost`
+fn summary(counters: &Counters, evicted: u64, malformed: u64) -> String {
+    let Totals { packets, tcp, candidates } = counters.totals();
+    let events = counters.get(Counter::Events);
+    let mut losses: Vec<_> =
+        counters.losses().map(|(counter, count)| format!("{count} {}", counter.text())).collect();
+    if evicted > 0 {
+        losses.push(format!("{evicted} connections forgotten for want of room"));
+    }
+    if malformed > 0 {
+        losses.push(format!("{malformed} events malformed"));
+    }
+    let losses = if losses.is_empty() { "nothing lost".to_owned() } else { losses.join(", ") };
+    format!(
+        "{packets} packets, {tcp} TCP, {candidates} candidates for a handshake, {events} events; {losses}"
+    )
+}

@@ -1,0 +1,222 @@
+//! The live loop: one input, one engine, one output, on one thread.
+//!
+//! ```text
+//! drain the ring ▶ engine ▶ outputs ▶ what is due by now ▶ outputs ▶ flush ▶ wait for whatever comes first
+//! ```
+
+use std::io;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{self, MissedTickBehavior};
+
+use crate::capture::clock::{self, Clock};
+use crate::capture::health::{self, Health};
+use crate::capture::interfaces::Change;
+use crate::capture::ring::Pace;
+use crate::capture::{Capture, Wake};
+use crate::cli::notice;
+use crate::engine::timestamp::Timestamp;
+use crate::engine::{Engine, Output};
+use crate::report::Report;
+
+/// How long the data of connections that began before us is looked at.
+const WARM_UP: Duration = Duration::from_mins(1);
+
+/// Why the loop ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum End {
+    /// SIGINT, SIGTERM or SIGHUP.
+    Signal,
+    /// The time that was given is over.
+    Timeout,
+    /// As many verdicts were printed as were asked for.
+    Count,
+    /// Nobody reads the output any more.
+    ClosedPipe,
+    /// The last interface is gone.
+    NoInterface,
+}
+
+/// Signals that end the program in good order.
+pub struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    /// Listens from now on, so that one that comes while programs are loaded is not lost; needs a tokio runtime.
+    pub fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            hang_up: listen(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hang_up.recv() => {}
+        }
+    }
+}
+
+/// Runs until something ends it; then detaches, and judges what was left open.
+pub async fn run(
+    capture: &mut Capture,
+    engine: &mut Engine,
+    report: &mut Report<'_>,
+    signals: &mut Signals,
+    timeout: Option<Duration>,
+) -> anyhow::Result<End> {
+    for interface in capture.interfaces() {
+        report.name_interface(interface.index, &interface.name);
+    }
+    let mut live = Live { capture, engine, report, clock: Clock::start() };
+    let end = live.until_end(signals, timeout).await;
+    live.capture.detach();
+    let end = match end {
+        Ok(end @ (End::Signal | End::Timeout | End::NoInterface)) => live.conclude().map(|()| end),
+        end => end,
+    };
+    match end {
+        Err(error) if is_closed_pipe(&error) => Ok(End::ClosedPipe),
+        end => end,
+    }
+}
+
+struct Live<'a, 'w> {
+    capture: &'a mut Capture,
+    engine: &'a mut Engine,
+    report: &'a mut Report<'w>,
+    clock: Clock,
+}
+
+impl Live<'_, '_> {
+    async fn until_end(&mut self, signals: &mut Signals, timeout: Option<Duration>) -> anyhow::Result<End> {
+        let start = self.clock.now();
+        let mut health = Health::new(self.capture.counters()?);
+        let mut pace = Pace::default();
+        let mut is_warming_up = true;
+        let mut looked = start;
+        let timeout = time::sleep(timeout.unwrap_or(Duration::MAX));
+        tokio::pin!(timeout);
+        let mut second = time::interval(clock::RESYNCHRONISE_EVERY);
+        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let wait = pace.after_drain(self.step()?);
+            if self.report.is_full() {
+                return Ok(End::Count);
+            }
+            let due = self.engine.poll_timeout().map(|due| due.since(self.clock.now()));
+            tokio::select! {
+                biased;
+                () = signals.next() => return Ok(End::Signal),
+                () = &mut timeout => return Ok(End::Timeout),
+                _ = second.tick() => {
+                    self.clock.resynchronise();
+                    let now = self.clock.now();
+                    if is_warming_up && now.since(start) >= WARM_UP {
+                        is_warming_up = false;
+                        self.capture.end_warm_up()?;
+                    }
+                    if now.since(looked) >= health::LOOK_EVERY {
+                        looked = now;
+                        let counters = self.capture.counters()?;
+                        for line in health.look(now.since(start), &counters, self.engine.counts().segments) {
+                            notice(line);
+                        }
+                    }
+                }
+                () = sleep(due) => {}
+                wake = self.capture.wait(wait) => match wake? {
+                    Wake::Ring => {}
+                    Wake::Interfaces(changes) => {
+                        self.follow(changes)?;
+                        if self.capture.has_ended() {
+                            return Ok(End::NoInterface);
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    /// Takes a batch from the ring and does what is due; says how many events there were.
+    fn step(&mut self) -> anyhow::Result<usize> {
+        let Self { capture, engine, report, clock } = self;
+        // Whatever happened before this moment is in the ring by now, unless the batch ends before.
+        let mut horizon = clock.now();
+        let mut last = Timestamp::default();
+        let mut result = Ok(());
+        let taken = capture.ring.drain(clock, |segment| {
+            last = segment.timestamp;
+            engine.handle_segment(segment);
+            if result.is_ok() {
+                result = publish(engine, report);
+            }
+        });
+        result?;
+        if taken == crate::capture::ring::BATCH {
+            horizon = horizon.min(last);
+        }
+        engine.handle_timeout(horizon);
+        publish(engine, report)?;
+        report.flush()?;
+        Ok(taken)
+    }
+
+    /// After the hooks are gone: what is still in the ring, and what never came to an end.
+    fn conclude(&mut self) -> anyhow::Result<()> {
+        while self.step()? > 0 {}
+        self.engine.finish();
+        publish(self.engine, self.report)?;
+        self.report.flush()?;
+        Ok(())
+    }
+
+    fn follow(&mut self, changes: io::Result<Vec<Change>>) -> anyhow::Result<()> {
+        let changes = match changes {
+            Ok(changes) => changes,
+            Err(error) => {
+                log::info!("interface changes were missed ({error}): looking for them");
+                self.capture.catch_up()?
+            }
+        };
+        for change in changes {
+            if let Some(line) = self.capture.apply(change) {
+                notice(line);
+            }
+        }
+        for interface in self.capture.interfaces() {
+            self.report.name_interface(interface.index, &interface.name);
+        }
+        Ok(())
+    }
+}
+
+fn publish(engine: &mut Engine, report: &mut Report<'_>) -> io::Result<()> {
+    while let Some(output) = engine.poll_output() {
+        match output {
+            Output::Verdict(verdict) => report.publish(&verdict)?,
+        }
+    }
+    Ok(())
+}
+
+/// Sleeps for that long; for ever, if there is nothing to wake up for.
+async fn sleep(duration: Option<Duration>) {
+    match duration {
+        Some(duration) => time::sleep(duration).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
