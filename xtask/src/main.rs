@@ -1,5 +1,6 @@
 //! tlstrace's own chores, one subcommand a file.
 
+mod bench_kernel;
 mod cargo;
 mod conformance;
 mod demo;
@@ -15,6 +16,7 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "cargo xtask", about)]
 enum Task {
+    Bench(bench_kernel::Args),
     Conformance(conformance::Args),
     Demo(demo::Args),
     Ebpf(ebpf::Args),
@@ -23,6 +25,7 @@ enum Task {
 
 fn main() -> Result<ExitCode> {
     match Task::parse() {
+        Task::Bench(args) => bench_kernel::run(&args)?,
         Task::Conformance(args) => conformance::run(&args)?,
         Task::Demo(args) => demo::run(&args)?,
         Task::Ebpf(args) => ebpf::run(&args)?,
