@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 /// Compile the BPF object
 #[derive(clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Change nothing; fail if the committed object is stale, or differs from what a rebuild gives
     #[arg(long)]
     check: bool,
@@ -25,7 +25,7 @@ pub struct Args {
     toolchain: Option<Kind>,
 }
 
-pub fn run(args: &Args) -> Result<()> {
+pub(crate) fn run(args: &Args) -> Result<()> {
     let root = workspace_root()?;
     let object_path = root.join(OBJECT);
     let provenance_path = root.join(PROVENANCE);
@@ -74,6 +74,11 @@ pub fn run(args: &Args) -> Result<()> {
     );
     eprintln(&format!("{OBJECT} is what {} makes of the sources", toolchain.describe()));
     Ok(())
+}
+
+/// Path of the committed object.
+pub(crate) fn object() -> Result<PathBuf> {
+    Ok(workspace_root()?.join(OBJECT))
 }
 
 const OBJECT_DIRECTORY: &str = "tlstrace-ebpf/object";

@@ -42,7 +42,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a connection without any payload is remembered.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(150);
 /// How long a judged connection is remembered, so that its last segments are not taken for a new one.
-const LINGER: Duration = Duration::from_secs(60);
+const LINGER: Duration = Duration::from_mins(1);
 /// A hole that the receiver does not have was lost by the capture; so long is waited for a reordered event.
 const HOLE_PATIENCE: Duration = Duration::from_millis(100);
 /// `ECCurveType` of a ServerKeyExchange that names its curve (RFC 8422 §5.4).

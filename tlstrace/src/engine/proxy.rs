@@ -7,6 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 pub(crate) const MAX_V1_LEN: usize = 107;
 /// Signature of version 2 (§2.2).
 const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
+/// Command LOCAL (§2.2).
+const V2_LOCAL: u8 = 0;
 /// Signature, version and command, family, length.
 const V2_HEADER_LEN: u16 = 16;
 
@@ -49,7 +51,8 @@ impl ProxyHeader {
     fn decode_v2(bytes: &[u8]) -> Option<Self> {
         let (_, rest) = bytes.split_first_chunk::<12>()?;
         let (&[command, family, ..], addresses) = rest.split_first_chunk::<4>()?;
-        let mut header = Self { version: 2, local: command & 0x0f == 0, source: None, destination: None };
+        let mut header =
+            Self { version: 2, local: matches!(command & 0x0f, V2_LOCAL), source: None, destination: None };
         match family >> 4 {
             1 => {
                 let (source, rest) = addresses.split_first_chunk::<4>()?;

@@ -375,7 +375,7 @@ impl Records {
         match kind {
             Body::Handshake => self.handshake_records = self.handshake_records.saturating_add(1),
             Body::Skip if header.content_type != ContentType::CHANGE_CIPHER_SPEC => {
-                observer.opaque_record(header)
+                observer.opaque_record(header);
             }
             Body::Skip | Body::Alert | Body::Unclear => {}
         }

@@ -326,7 +326,7 @@ mod tests {
             match piece {
                 Piece::Bytes(bytes) => self.0.extend_from_slice(bytes),
                 Piece::Missing(len) => {
-                    self.0.extend(std::iter::repeat_n(b'?', usize::try_from(len).unwrap()))
+                    self.0.extend(std::iter::repeat_n(b'?', usize::try_from(len).unwrap()));
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: figures, measured on this machine. One file a bench.
 
+mod kernel;
 mod replay;
 
 /// Measure how fast it is.
@@ -11,11 +12,14 @@ pub(crate) struct Args {
 
 #[derive(clap::Subcommand)]
 enum Bench {
+    /// Nanoseconds per packet of the BPF programs (needs root)
+    Kernel,
     Replay(replay::Args),
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     match &args.bench {
+        Bench::Kernel => kernel::run(),
         Bench::Replay(args) => replay::run(args),
     }
 }
