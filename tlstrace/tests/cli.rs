@@ -78,7 +78,11 @@ fn a_watch_that_times_out_is_announced_summed_up_and_exit_0() {
         return skip("loading BPF programs needs root");
     }
     for hook in ["tcx", "clsact"] {
-        let output = tlstrace(&format!("-i lo --attach {hook} --timeout 50ms --port 443,8000-8999"));
+        // In a network namespace of its own (unshare(1)), which takes the clsact qdisc away with it.
+        let line = format!("-i lo --attach {hook} --timeout 50ms --port 443,8000-8999");
+        let mut command = Command::new("unshare");
+        command.args(["--net", env!("CARGO_BIN_EXE_tlstrace")]).args(line.split_whitespace());
+        let output = command.output().unwrap();
         let stderr = stderr(&output);
         assert_eq!(output.status.code(), Some(0), "{stderr}");
         let watching = stderr.lines().find(|line| line.starts_with("watching lo (")).unwrap();

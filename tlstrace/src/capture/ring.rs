@@ -69,9 +69,9 @@ impl Ring {
 pub enum Wait {
     /// There may be more: look again at once, after a turn for everything else.
     No,
-    /// Look again after a [`TICK`]; the kernel gives no wake-up.
+    /// Look again after a tick; the kernel gives no wake-up.
     Tick,
-    /// Announce that the consumer sleeps, and look again after a [`TICK`] or a wake-up.
+    /// Announce that the consumer sleeps, and look again after a tick or a wake-up.
     Announce,
     /// Sleep until the wake-up.
     Sleep,

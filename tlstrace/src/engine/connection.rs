@@ -68,6 +68,8 @@ pub(crate) struct Judged {
     client: SocketAddr,
     /// First sequence number of client and server, if it is known.
     isns: [Option<u32>; 2],
+    /// It ended in a RST: a client may then try again with the same sequence number.
+    was_reset: bool,
 }
 
 impl Judged {
@@ -79,7 +81,7 @@ impl Judged {
     pub(crate) fn is_replaced_by(&self, segment: &Segment<'_>) -> bool {
         let [client, server] = self.isns;
         let isn = if segment.source == self.client { client } else { server };
-        segment.is_syn() && !segment.is_rst() && isn != Some(segment.sequence)
+        segment.is_syn() && !segment.is_rst() && (self.was_reset || isn != Some(segment.sequence))
     }
 }
 
@@ -89,6 +91,8 @@ pub(crate) struct Connection {
     pub(crate) facts: HandshakeFacts,
     pub(crate) stage: Stage,
     pub(crate) revision: u32,
+    /// The listener's history has learned from it.
+    pub(crate) learned: bool,
     /// The listener's history counts its ClientHello among those that wait for an answer.
     pub(crate) counted_as_waiting: bool,
     sides: [Side; 2],
@@ -153,6 +157,7 @@ impl Connection {
             },
             stage: Stage::Open,
             revision: 0,
+            learned: false,
             counted_as_waiting: false,
             sides: Default::default(),
             hole_since: None,
@@ -178,6 +183,7 @@ impl Connection {
             last_seen: self.facts.last_seen,
             client: self.facts.client().address,
             isns: [client.stream.isn(), server.stream.isn()],
+            was_reset: self.facts.endings.iter().any(|ending| matches!(ending.how, How::Reset(_))),
         }
     }
 

@@ -203,15 +203,17 @@ impl Engine {
         let repeated = connection.stage == Stage::Provisional;
         connection.stage = Stage::Provisional;
         follow_waiting(&mut connection, &mut self.history);
-        let Some(judgement) = judgement else {
-            self.history.learn(&connection.facts, None);
-            return None;
-        };
+        if !connection.learned {
+            connection.learned = self.history.learn(&connection.facts, id);
+        }
+        if !stays {
+            self.history.note_visit(&connection.facts);
+        }
+        let judgement = judgement?;
         if repeated && id == Some("ok") {
             return stays.then_some(connection);
         }
         connection.revision += u32::from(repeated);
-        self.history.learn(&connection.facts, id);
         self.counts.verdicts += 1;
         let revision = connection.revision;
         let (facts, connection) =

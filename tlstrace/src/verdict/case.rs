@@ -54,7 +54,7 @@ impl Case<'_> {
         })
     }
 
-    /// The server answered the ClientHello with handshake_failure.
+    /// The server answered the ClientHello with `handshake_failure`.
     pub fn is_handshake_failure(&self) -> bool {
         let alert = self.root.alert_by(Role::Server);
         self.facts.server_hello.is_none()
@@ -67,14 +67,14 @@ impl Case<'_> {
         self.facts.proxy.is_none() && self.listener.requires_proxy_header()
     }
 
-    /// Others with a server_name were accepted on this listener, and with this one nobody.
+    /// Others with a `server_name` were accepted on this listener, and with this one nobody.
     pub fn is_only_this_name_refused(&self) -> bool {
         let Some(hello) = &self.facts.client_hello else { return false };
         let this = self.listener.name_of(hello).map(|name| name.tally).unwrap_or_default();
         hello.server_name.is_some() && this.accepted == 0 && self.listener.with_name.accepted > 0
     }
 
-    /// The server_name, or its absence, tells this hello from all that were accepted here.
+    /// The `server_name`, or its absence, tells this hello from all that were accepted here.
     pub fn name_is_always_refused(&self) -> bool {
         let Some(hello) = &self.facts.client_hello else { return false };
         self.listener.name_of(hello).is_none_or(|name| name.tally.accepted == 0)

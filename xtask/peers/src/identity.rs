@@ -1,17 +1,24 @@
 //! A throw-away certificate authority and one server certificate, as PEM files (openssl, curl) and in memory (rustls).
+//!
+//! The files are in memory too, and go with this process.
 
-use std::fs;
+use std::fs::File;
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::Result;
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use tempfile::TempDir;
 
-/// An ECDSA P-256 server certificate, its key and the authority that signed it. The files go with the value.
+use super::path_of;
+
+/// An ECDSA P-256 server certificate, its key and the authority that signed it.
 #[derive(Debug)]
 pub struct Identity {
-    directory: TempDir,
+    certificate_file: File,
+    key_file: File,
+    authority_file: File,
     certificate: CertificateDer<'static>,
     authority: CertificateDer<'static>,
     key: PrivatePkcs8KeyDer<'static>,
@@ -32,29 +39,26 @@ impl Identity {
         params.distinguished_name.push(DnType::CommonName, "tlstrace throw-away server");
         let certificate = params.signed_by(&key, &authority)?;
 
-        let directory = tempfile::Builder::new().prefix("tlstrace-peers-").tempdir()?;
-        let identity = Self {
-            directory,
+        Ok(Self {
+            certificate_file: file_with(&certificate.pem())?,
+            key_file: file_with(&key.serialize_pem())?,
+            authority_file: file_with(&authority.pem())?,
             certificate: certificate.der().clone(),
             authority: authority.der().clone(),
             key: PrivatePkcs8KeyDer::from(key.serialize_der()),
-        };
-        fs::write(identity.certificate_file(), certificate.pem())?;
-        fs::write(identity.key_file(), key.serialize_pem())?;
-        fs::write(identity.authority_file(), authority.pem())?;
-        Ok(identity)
+        })
     }
 
     pub fn certificate_file(&self) -> PathBuf {
-        self.directory.path().join("server.pem")
+        path_of(&self.certificate_file)
     }
 
     pub fn key_file(&self) -> PathBuf {
-        self.directory.path().join("server.key")
+        path_of(&self.key_file)
     }
 
     pub fn authority_file(&self) -> PathBuf {
-        self.directory.path().join("ca.pem")
+        path_of(&self.authority_file)
     }
 
     pub(super) fn chain(&self) -> Vec<CertificateDer<'static>> {
@@ -68,4 +72,11 @@ impl Identity {
     pub(super) fn key(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::Pkcs8(self.key.clone_key())
     }
+}
+
+/// A file without a name that holds `text`.
+fn file_with(text: &str) -> Result<File> {
+    let mut file = File::from(memfd_create("tlstrace-peers", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(text.as_bytes())?;
+    Ok(file)
 }

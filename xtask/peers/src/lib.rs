@@ -14,6 +14,10 @@ mod service;
 mod tcp;
 mod tlstrace;
 
+use std::fs::File;
+use std::os::fd::AsRawFd as _;
+use std::path::PathBuf;
+
 pub use gateway::sni_gateway;
 pub use identity::Identity;
 pub use namespace::{Family, Namespace, Pair, Routed, link};
@@ -22,3 +26,8 @@ pub use rustls_peer::{client_hello, rustls_client, rustls_server, terminate_tls}
 pub use service::{Service, close_after_client_hello, serve_plaintext};
 pub use tcp::{Segmented, connect_from};
 pub use tlstrace::watch;
+
+/// Where other programs find a file that this process has open: `/proc/PID/fd/N`.
+fn path_of(file: &File) -> PathBuf {
+    format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()).into()
+}

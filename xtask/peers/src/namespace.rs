@@ -5,7 +5,6 @@
 
 use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::AsRawFd;
 use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::process::Command;
@@ -13,6 +12,8 @@ use std::thread;
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sched::{CloneFlags, setns, unshare};
+
+use super::path_of;
 
 /// A network namespace with its loopback interface up. Needs `CAP_SYS_ADMIN`.
 #[derive(Debug)]
@@ -59,9 +60,9 @@ impl Namespace {
         command
     }
 
-    /// Where other programs find the namespace, for as long as this process holds it: `/proc/PID/fd/N`.
+    /// Where other programs find the namespace, for as long as this process holds it.
     pub fn path(&self) -> PathBuf {
-        format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd()).into()
+        path_of(&self.file)
     }
 
     /// Runs `ip` of iproute2 inside the namespace.

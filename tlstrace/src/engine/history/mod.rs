@@ -37,7 +37,7 @@ const MAX_VISITORS: usize = 64;
 /// Most failed attempts, and most offers of ECH, that are remembered per listener.
 const MAX_RECENT: usize = 32;
 /// After so long, what was counted counts half.
-const HALF_LIFE: Duration = Duration::from_secs(6 * 3600);
+const HALF_LIFE: Duration = Duration::from_hours(6);
 /// From so many handshakes of so many clients on, what was never selected counts as not accepted.
 const WELL_KNOWN_HANDSHAKES: u32 = 20;
 const WELL_KNOWN_CLIENTS: u32 = 3;
@@ -55,13 +55,13 @@ pub(crate) struct History {
 /// One listener: a server address and port.
 #[derive(Clone, Debug, Default)]
 pub struct ListenerHistory {
-    /// ClientHellos with and without server_name.
+    /// Hellos with and without `server_name`.
     pub with_name: Tally,
     pub without_name: Tally,
     /// Connections with and without a PROXY header in front.
     pub with_proxy_header: Tally,
     pub without_proxy_header: Tally,
-    /// ClientHellos that fit into one segment anywhere, and larger ones.
+    /// Hellos that fit into one segment anywhere, and larger ones.
     pub small_hello: Tally,
     pub large_hello: Tally,
     /// Connections that spoke something else and were answered in kind: this listener does not speak TLS, or
@@ -69,7 +69,7 @@ pub struct ListenerHistory {
     pub other_protocol: u32,
     /// Handshakes in which the server asked for a client certificate in the clear.
     pub certificate_requests: u32,
-    /// ClientHellos that are waiting for the first byte of an answer now.
+    /// Hellos that are waiting for the first byte of an answer now.
     pub waiting: u32,
     /// When a ClientHello was last answered, and when one was last given up unanswered.
     pub last_answer: Option<Timestamp>,
@@ -82,7 +82,7 @@ pub struct ListenerHistory {
     aged: Timestamp,
 }
 
-/// One server_name on a listener.
+/// One `server_name` on a listener.
 #[derive(Clone, Debug, Default)]
 pub struct NameHistory {
     pub tally: Tally,
@@ -268,20 +268,18 @@ impl ListenerHistory {
         self.ech_offers.iter().any(|(other, at)| *other == client && *at > time && at.since(time) <= window)
     }
 
-    fn learn(&mut self, facts: &HandshakeFacts, verdict: Option<&'static str>) {
+    /// Returns whether there was something to learn.
+    fn learn(&mut self, facts: &HandshakeFacts, verdict: Option<&'static str>) -> bool {
         if verdict == Some("server_silent") {
             self.last_silence = Some(facts.last_seen);
         }
         let Some(hello) = &facts.client_hello else {
             self.learn_other_protocol(facts);
-            return;
+            return true;
         };
-        if !facts.is_complete_capture() {
-            return;
-        }
         let accepted = facts.progress.complete.is_some();
-        if !accepted && facts.endings.is_empty() {
-            return;
+        if !facts.is_complete_capture() || !accepted && facts.endings.is_empty() {
+            return false;
         }
         let name = match hello.server_name {
             Some(_) => &mut self.with_name,
@@ -303,13 +301,11 @@ impl ListenerHistory {
             if facts.certificate_request.is_some() {
                 self.certificate_requests = self.certificate_requests.saturating_add(1);
             }
-            if facts.progress.client_data.is_none() && facts.progress.client_finished.is_some() {
-                self.visitors.touch(client, |visits| visits.count() > 1).add(facts.first_seen);
-            }
         } else if let Some(verdict) = verdict {
             let failure = Failure { client, time: facts.last_seen, verdict, version: hello.max_version() };
             push_bounded(&mut self.failures, failure);
         }
+        true
     }
 
     /// Something that is not TLS, answered by something that is not TLS.
@@ -388,11 +384,19 @@ impl History {
         }
     }
 
-    /// Learns from a connection that was judged; `verdict` is `None` where there was nothing to say.
-    pub(crate) fn learn(&mut self, facts: &HandshakeFacts, verdict: Option<&'static str>) {
+    /// Learns from a connection that was judged; `verdict` is `None` where there was nothing to say. Returns
+    /// whether its outcome was known and counted.
+    pub(crate) fn learn(&mut self, facts: &HandshakeFacts, verdict: Option<&'static str>) -> bool {
         // A scan of closed ports teaches nothing and must not push out what is known.
-        if facts.client().bytes > 0 {
-            self.entry(facts).learn(facts, verdict);
+        facts.client().bytes > 0 && self.entry(facts).learn(facts, verdict)
+    }
+
+    /// Notes a connection that is over and carried nothing but a handshake.
+    pub(crate) fn note_visit(&mut self, facts: &HandshakeFacts) {
+        let progress = &facts.progress;
+        if progress.client_finished.is_some() && progress.client_data.is_none() && !facts.endings.is_empty() {
+            let visitors = &mut self.entry(facts).visitors;
+            visitors.touch(facts.client().address.ip(), |visits| visits.count() > 1).add(facts.first_seen);
         }
     }
 

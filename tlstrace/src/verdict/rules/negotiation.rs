@@ -1,6 +1,6 @@
 //! The two sides speak TLS and cannot agree on its parameters.
 //!
-//! The alert handshake_failure says only that. What the listener selected for others, compared with this
+//! The alert `handshake_failure` says only that. What the listener selected for others, compared with this
 //! client's offer ([`Offer`]), says more; where that is not known, an offer that is narrow in one respect
 //! only raises a suspicion.
 
@@ -645,7 +645,7 @@ impl Rule for HandshakeFailureUnexplained {
     }
 }
 
-/// A handshake_failure right after the ClientHello that this aspect of the offer explains: the offer, what the
+/// A `handshake_failure` right after the ClientHello that this aspect of the offer explains: the offer, what the
 /// listener has selected, how sure that is, and whether the two are disjoint.
 fn mismatch<'a>(
     case: &Case<'a>,

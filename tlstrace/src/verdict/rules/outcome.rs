@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::engine::facts::{Ending, How, Phase, Role};
+use crate::engine::facts::{Ending, Phase, Role};
 use crate::tls::codepoints::{AlertDescription, AlertLevel};
 use crate::tls::record::FirstBytes;
 use crate::verdict::{Blame, Case, Confidence, Finding, Severity, Specificity, words};
@@ -13,7 +13,7 @@ pub(super) const RULES: &[&dyn Rule] =
     &[&Ok, &ProbeTcpConnect, &ProbeTlsHandshake, &ClientCanceled, &Undetermined];
 
 /// A leg of a handshake that takes longer than this is worth a warning (`DIAGNOSIS.md` §10).
-const SLOW: Duration = Duration::from_millis(1000);
+const SLOW: Duration = Duration::from_secs(1);
 /// So many retransmissions during a handshake are worth a warning.
 const MANY_RETRANSMISSIONS: u32 = 3;
 
@@ -98,17 +98,15 @@ impl Rule for ProbeTcpConnect {
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
         let facts = case.facts;
         let ending = case.root.ending.filter(|ending| ending.role == Role::Client)?;
-        // A server that answers the close with an alert was not greeted either.
-        let was_greeted = facts.server().first_payload.is_some_and(|first| first < ending.time);
-        let answered = facts.tcp.syn_ack.is_some() && facts.tcp.established.is_some();
         let proxy_header_only = facts.proxy.is_some()
             && facts.client_hello.is_none()
             && facts.client().unfinished.is_none()
             && matches!(facts.client().first_bytes, Some(FirstBytes::ProxyV1 | FirstBytes::ProxyV2));
         let nothing = facts.client().bytes == 0;
-        // A RST in answer to the SYN-ACK never completed the connection.
-        let reset_at_once = matches!(ending.how, How::Reset(_)) && facts.tcp.established.is_none();
-        if !answered && !reset_at_once || !(nothing || proxy_header_only) || was_greeted || reset_at_once {
+        // A server that answers the close with an alert was not greeted either.
+        let was_greeted = facts.server().first_payload.is_some_and(|first| first < ending.time);
+        let connected = facts.tcp.syn_ack.is_some() && facts.tcp.established.is_some();
+        if !connected || !(nothing || proxy_header_only) || was_greeted {
             return None;
         }
         Some(

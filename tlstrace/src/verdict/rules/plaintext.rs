@@ -341,11 +341,7 @@ impl Rule for Sslv2ClientHello {
         if facts.client().first_bytes != Some(FirstBytes::SslV2Hello) || facts.progress.complete.is_some() {
             return None;
         }
-        let how = case.refusal().or_else(|| case.root.ending.map(|e| words::ending_of(&e).to_owned()))?;
-        if case.root.ending.is_some_and(|ending| ending.role != Role::Server) || facts.server_hello.is_some()
-        {
-            return None;
-        }
+        let how = case.refusal().filter(|_| facts.server_hello.is_none())?;
         Some(
             Finding::new(format!("The client sent a ClientHello in SSL 2.0 form and the server {how}."))
                 .blame(Blame::Client)
@@ -395,7 +391,7 @@ impl Rule for NonTlsProtocol {
         let known = case.listener.accepted() > 0 && case.listener.other_protocol == 0;
         let refused =
             !facts.server_answered() && case.root.ending.is_some_and(|ending| ending.role == Role::Server);
-        if !by_alert && !(known && refused) {
+        if !(by_alert || known && refused) {
             return None;
         }
         Some(

@@ -9,6 +9,9 @@ use super::offer::Offer;
 
 pub(super) const RULES: &[&dyn Rule] = &[&SniMissing, &SniUnrecognized, &SniIpLiteral];
 
+/// Names that must have been accepted for another one's refusal to stand out.
+const CONTRAST: u32 = 3;
+
 /// See [`Rule::doc_short`].
 struct SniMissing;
 
@@ -157,16 +160,20 @@ impl Rule for SniUnrecognized {
             return None;
         }
         let contrast = case.is_only_this_name_refused();
+        // One other name may have been luck.
+        let by_contrast = if case.listener.with_name.accepted >= CONTRAST {
+            Confidence::Inferred
+        } else {
+            Confidence::Suspected
+        };
         let reset_or_close = contrast && !case.facts.server_answered() && !case.lacks_required_proxy_header();
         let confidence = match case.root.ending?.how {
             How::Alert(alert) => match alert.description {
                 AlertDescription::UNRECOGNIZED_NAME => Confidence::Observed,
-                AlertDescription::INTERNAL_ERROR | AlertDescription::ACCESS_DENIED if contrast => {
-                    Confidence::Inferred
-                }
+                AlertDescription::INTERNAL_ERROR | AlertDescription::ACCESS_DENIED if contrast => by_contrast,
                 _ => return None,
             },
-            How::Reset(_) | How::Close if reset_or_close => Confidence::Inferred,
+            How::Reset(_) | How::Close if reset_or_close => by_contrast,
             How::Reset(_) | How::Close => return None,
         };
         let name = name.as_str().into_owned();
@@ -182,11 +189,17 @@ impl Rule for SniUnrecognized {
                 format!("this listener accepted {others} with other names, none with this one"),
             );
         }
-        if confidence == Confidence::Inferred {
+        if confidence != Confidence::Observed {
             finding = finding.alternative(
                 "server_certificate_unavailable",
                 "the name may be configured and its certificate missing",
             );
+            if case.root.alert_by(Role::Server).is_none() {
+                finding = finding.alternative(
+                    "reset_after_client_hello",
+                    "an overloaded server or an access rule looks the same",
+                );
+            }
         }
         Some(finding)
     }

@@ -24,7 +24,7 @@ pub(super) const RULES: &[&dyn Rule] = &[
 /// listeners are 10 s and more, tests use shorter ones).
 const IDLE: Duration = Duration::from_secs(2);
 /// An unanswered SYN and an unanswered ClientHello so close together have the same cause.
-const SAME_TIME: Duration = Duration::from_secs(60);
+const SAME_TIME: Duration = Duration::from_mins(1);
 
 /// See [`Rule::doc_short`].
 struct SynTimeout;

@@ -22,7 +22,7 @@ pub(super) const RULES: &[&dyn Rule] = &[
 
 /// A client that gives up sooner was not waiting for a server that is slow.
 const PATIENT: Duration = Duration::from_secs(2);
-/// Failures of large ClientHellos, and successes of small ones, that make a contrast.
+/// Failures of large hellos, and successes of small ones, that make a contrast.
 const CONTRAST: u32 = 3;
 /// Payload of a segment that no small message fills; what is lost because of its size is larger.
 const FULL_SEGMENT: u64 = 1000;
