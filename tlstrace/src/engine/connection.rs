@@ -579,8 +579,12 @@ fn note_tls13(facts: &mut HandshakeFacts) {
     let alert = exchange.client_alert().is_some();
     let certificate = exchange.client.certificate;
     // Alerts are no data; where the client's padding is unknown, both usual alert sizes are doubtful.
-    let client_data =
-        exchange.client_answer().find(|record| !exchange.is_client_alert(record)).map(|record| record.time);
+    // A first record that is longer than a Finished may be a Certificate whose Finished is still to come.
+    let is_settled = certificate != ClientCertificate::Unclear || exchange.client_answer().count() > 2;
+    let client_data = exchange
+        .client_answer()
+        .find(|record| is_settled && !exchange.is_client_alert(record))
+        .map(|record| record.time);
     // The server takes the client's Finished before it sends what comes after it; what it sent before is its
     // first flight. A server that answers early data speaks before.
     let server_data = exchange
