@@ -404,7 +404,8 @@ impl Stream {
 
     #[inline(always)]
     const fn content_type(&self) -> u8 {
-        (self.head >> 32) as u8
+        let [_, _, _, content_type, ..] = self.head.to_be_bytes();
+        content_type
     }
 
     #[inline(always)]

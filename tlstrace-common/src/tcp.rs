@@ -60,7 +60,8 @@ pub fn walk(load: &impl Load, datagram: &Datagram) -> Result<Tcp, Skip> {
 pub fn options(options: &[u8; MAX_OPTIONS_LEN], len: u32) -> u8 {
     let mut scan = OptionScan { at: 0, len, found: 0 };
     while scan.step(options) {}
-    scan.found as u8
+    let [found, ..] = scan.found.to_le_bytes();
+    found
 }
 
 /// A walk over TCP options, one at a time.

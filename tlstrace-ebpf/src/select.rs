@@ -207,9 +207,13 @@ fn candidate(skb: &mut __sk_buff, event: &mut Event, hash: u32) -> Result<(), Sk
     }
     let Some(flow) = flow else {
         if flags & RARE == 0 {
-            return Err(if event.packet.tcp.payload_len == 0 { Skip::NoPayload } else { Skip::Established });
-        }
-        if flags & TcpFlags::SYN == 0 && !gate::is_open(hash) {
+            if event.packet.tcp.payload_len != 0 {
+                return Err(Skip::Established);
+            }
+            if !ends_tcp_handshake(&event.packet, hash) {
+                return Err(Skip::NoPayload);
+            }
+        } else if flags & TcpFlags::SYN == 0 && !gate::is_open(hash) {
             return Err(Skip::Established);
         }
         event.write(skb, if now == 0 { emit::now() } else { now });
@@ -231,6 +235,12 @@ fn candidate(skb: &mut __sk_buff, event: &mut Event, hash: u32) -> Result<(), Sk
     account(flow, &event.packet, sender, hash);
     outcome
 }
+/// Whether an acknowledgement without payload is the client's first: the end of TCP's handshake.
+#[inline(always)]
+fn ends_tcp_handshake(packet: &TcpPacket, hash: u32) -> bool {
+    packet.tcp.sequence == gate::client_isn(hash).wrapping_add(1)
+}
+
 /// A connection begins: opens the gate, and forgets an earlier connection between the same endpoints.
 #[inline(always)]
 fn connect(key: &FlowKey, packet: &TcpPacket, hash: u32, now: u64) {

@@ -335,7 +335,7 @@ impl HandshakeFacts {
         self.second_client_hello.as_deref().or(self.client_hello.as_deref())
     }
 
-    /// The server_name as text, if the client sent one.
+    /// The `server_name` as text, if the client sent one.
     pub fn server_name(&self) -> Option<std::borrow::Cow<'_, str>> {
         self.client_hello.as_ref()?.server_name.as_ref().map(|name| name.as_str())
     }

@@ -224,7 +224,7 @@ impl Engine {
     }
 }
 
-/// Keeps count of the ClientHellos that wait for an answer.
+/// Keeps count of every ClientHello that waits for an answer.
 fn follow_waiting(connection: &mut Connection, history: &mut History) {
     let waits = connection.stage == Stage::Open && connection.waits_for_server();
     if waits && !connection.counted_as_waiting {

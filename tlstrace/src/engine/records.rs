@@ -69,7 +69,7 @@ pub(crate) enum Protection {
     /// TLS 1.2 and below: encrypted from the ChangeCipherSpec on (RFC 5246 §7.1).
     AfterChangeCipherSpec,
     /// TLS 1.3: a handshake record is plaintext wherever it stands; what is encrypted has type
-    /// application_data (RFC 8446 §5.2, appendix D.4).
+    /// `application_data` (RFC 8446 §5.2, appendix D.4).
     Never,
 }
 

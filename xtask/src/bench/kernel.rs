@@ -256,7 +256,7 @@ fn with_attached(
     classifier.detach(link)?;
     program.drain()?;
     let runs = after.run_count() - before.run_count();
-    Ok((after.run_time() - before.run_time()) / u32::try_from(runs.max(1))?)
+    Ok(after.run_time().saturating_sub(before.run_time()) / u32::try_from(runs.max(1))?)
 }
 
 fn send(pair: &Pair, port: u16) -> Result<()> {
