@@ -1,7 +1,7 @@
 //! The command line from outside: exit codes, where output goes, what the messages say.
 //!
 //! What needs root says so on stderr and does nothing without it; under `CI=true` it fails instead.
-#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "all of this is test code")]
+#![expect(clippy::unwrap_used, reason = "all of this is test code")]
 
 use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
