@@ -6,6 +6,20 @@
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
+#![expect(
+    clippy::inline_always,
+    reason = "a call costs a frame of the 512-byte stack, and the verifier its knowledge of bounds"
+)]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "wire fields are narrow, and a checked conversion is a branch for the verifier to walk"
+)]
+#![expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "keys and values by value would go over the 512-byte stack"
+)]
+#![expect(clippy::needless_pass_by_value, reason = "the classifier macro hands the context over")]
+#![expect(unreachable_pub, reason = "the loader finds programs by their exported names")]
 
 mod emit;
 mod gate;

@@ -1,6 +1,6 @@
 //! What a verdict means, how to confirm it and how to fix it: `tlstrace explain` and `docs/verdicts.md`.
 //!
-//! Meaning and evidence come from the registered rules, commands and fixes from [`guides`]. Both outputs are
+//! Meaning and evidence come from the registered rules, commands and fixes from `guides`. Both outputs are
 //! made from the same source.
 
 mod guides;
