@@ -26,7 +26,8 @@ pub(crate) fn packet(skb: &mut __sk_buff, start: Start, hook: Hook) -> Option<Re
             Ok(hash) => hash,
             Err(skip) => return Some(Err(skip)),
         },
-        Err(skip) if skip != Skip::Truncated || !Linear::is_partial(skb) => return Some(Err(skip)),
+        // What seems cut may only lie outside the linear part.
+        Err(skip) if skip != Skip::Truncated => return Some(Err(skip)),
         _ => {
             // SAFETY: the context is valid.
             let hash = unsafe { tlstrace_rare(skb, (start == Start::Ip).into(), hook as u32) };

@@ -21,12 +21,6 @@ impl Linear {
     pub(crate) fn new(skb: &__sk_buff) -> Self {
         Self { data: skb.data as usize, end: skb.data_end as usize, len: skb.len }
     }
-
-    /// Whether some of the packet lies outside the linear part.
-    #[inline(always)]
-    pub(crate) fn is_partial(skb: &__sk_buff) -> bool {
-        (skb.data_end - skb.data) < skb.len
-    }
 }
 
 /// No header that is stepped over begins later.
