@@ -7,6 +7,7 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
+mod diagnostics;
 mod emit;
 mod gate;
 mod machine;

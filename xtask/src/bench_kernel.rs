@@ -66,7 +66,10 @@ fn kernel(out: &mut impl Write) -> Result<()> {
         }
     }
 
-    writeln!(out, "\nbulk TCP over a veth, packets of {MTU} bytes, ns per packet by the kernel's statistics")?;
+    writeln!(
+        out,
+        "\nbulk TCP over a veth, packets of {MTU} bytes, ns per packet by the kernel's statistics"
+    )?;
     for (hook, attach_type) in [("ingress", TcAttachType::Ingress), ("egress", TcAttachType::Egress)] {
         let times = veth(&mut [&mut empty, &mut touching, &mut ours], attach_type)?;
         let [empty, touching, ours] = times[..] else { unreachable!("a time for each program") };
@@ -98,8 +101,15 @@ enum Case {
 }
 
 impl Case {
-    const ALL: [Self; 7] =
-        [Self::Udp, Self::Acknowledgement, Self::Data, Self::OwnAcknowledgement, Self::Syn, Self::ClientHello, Self::FastOpen];
+    const ALL: [Self; 7] = [
+        Self::Udp,
+        Self::Acknowledgement,
+        Self::Data,
+        Self::OwnAcknowledgement,
+        Self::Syn,
+        Self::ClientHello,
+        Self::FastOpen,
+    ];
 
     const fn name(self) -> &'static str {
         match self {
