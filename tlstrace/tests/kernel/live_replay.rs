@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -68,8 +68,6 @@ impl Session {
         self.openssl(&["-servername", NAME]);
         self.openssl(&["-servername", NAME, "-tls1_2"]);
         self.openssl(&["-noservername"]);
-        // The server prefers X25519 and has no FFDHE share to go by: HelloRetryRequest.
-        self.openssl(&["-servername", NAME, "-groups", "ffdhe3072:X25519"]);
         self.openssl(&["-servername", NAME, "-alpn", "h2,http/1.1", "-status"]);
         let ticket = scratch("ticket", self.live.family);
         let ticket = ticket.to_str().unwrap();
@@ -108,6 +106,8 @@ impl Session {
         let _server = self.live.openssl_server(&["-groups", "P-384"]);
         self.openssl(&["-servername", NAME, "-groups", "X25519"]);
         self.openssl(&["-servername", NAME, "-groups", "X25519", "-tls1_2"]);
+        // A key share for the first group only: HelloRetryRequest.
+        self.openssl(&["-servername", NAME, "-groups", "X25519:P-384"]);
     }
 
     fn openssl_refuses_a_certificate(&mut self) {
@@ -118,8 +118,8 @@ impl Session {
             let trusting = [&hello[..], &["-CAfile", &authority]].concat();
             self.openssl(&hello);
             self.openssl(&trusting);
-            // The year 2100.
-            self.openssl(&[&trusting[..], &["-attime", "4102444800"]].concat());
+            // A clock of the year 4147: the certificate expired.
+            self.openssl(&[&trusting[..], &["-attime", "68719476736"]].concat());
             self.openssl(&[&trusting[..], &["-verify_hostname", "other.example"]].concat());
         }
     }
@@ -229,13 +229,13 @@ impl Session {
                 "\x16\x03\x01\x40\x01 no handshake",
                 "?",
             ] {
-                self.connection(|live| {
-                    let mut stream = live.connect();
-                    stream.write_all(request.as_bytes()).unwrap();
-                    stream.shutdown(std::net::Shutdown::Write).unwrap();
-                    // The answer, if any, and then the end of the connection, which may be a reset.
-                    while stream.read(&mut [0; 256]).is_ok_and(|length| length > 0) {}
-                });
+                let mut stream = self.live.connect();
+                stream.write_all(request.as_bytes()).unwrap();
+                stream.shutdown(Shutdown::Write).unwrap();
+                // The answer, if any, and then the end of the connection, which may be a reset.
+                while stream.read(&mut [0; 256]).is_ok_and(|length| length > 0) {}
+                // Not awaited: nothing is said about what may not have been meant to be TLS.
+                self.live.client_port += 1;
             }
         }
         let answer = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n";
