@@ -20,7 +20,7 @@ use tlstrace_peers::{
 };
 
 use crate::live::{Live, NAME, PATIENCE, PORT, Verdict, echo};
-use crate::skip;
+use crate::{privacy, skip};
 
 /// Nobody listens there: a connection to it is the last one of a session.
 const CLOSED_PORT: u16 = 9;
@@ -50,6 +50,7 @@ fn live_and_replayed(family: Family) {
     session.gateway_and_closers();
     session.not_tls_at_first();
     session.not_tls_at_all();
+    session.confidential();
     session.all_at_once();
     session.end();
 }
@@ -241,6 +242,13 @@ impl Session {
         let answer = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n";
         let _server = Service::start(&self.live.pair.server, PORT, serve_plaintext(answer)).unwrap();
         self.openssl(&["-servername", NAME]);
+    }
+
+    /// What the BPF program leaves out, and a file holds.
+    fn confidential(&mut self) {
+        for (_, lines) in privacy::conversations() {
+            self.connection(|live| privacy::converse(live, lines));
+        }
     }
 
     /// Connections whose packets mix.
