@@ -413,6 +413,10 @@ impl Connection {
         let position = learner.position;
         let news =
             side.stream.take(segment, &mut Reading { records: &mut side.records, observer: &mut learner });
+        // In front of a hole, reading is not where the program was when it had enough.
+        if segment.notes & Notes::LAST != 0 && !side.stream.has_hole() {
+            side.records.end(segment.notes & Notes::UNFRAMED != 0, &mut learner);
+        }
         let inverted = learner.roles_inverted;
         let end = side.stream.end();
         if !news && position < end {

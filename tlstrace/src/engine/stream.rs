@@ -34,6 +34,9 @@ pub(crate) trait Reader {
 
     /// How many of the next bytes the reader will throw away, whatever they are.
     fn indifferent_to(&self) -> u64;
+
+    /// Whether the reader will throw away all that comes, so that nothing of it can be lost.
+    fn has_ended(&self) -> bool;
 }
 
 /// Position and shape of one direction of a connection.
@@ -166,7 +169,7 @@ impl Stream {
             if missing > 0 {
                 if self.hole_refused {
                     self.lost_on_path = true;
-                } else {
+                } else if !reader.has_ended() {
                     self.lost = self.lost.saturating_add(missing);
                     self.gaps = self.gaps.saturating_add(1);
                 }
@@ -333,6 +336,10 @@ mod tests {
 
         fn indifferent_to(&self) -> u64 {
             0
+        }
+
+        fn has_ended(&self) -> bool {
+            false
         }
     }
 
