@@ -394,7 +394,7 @@ impl Connection {
             Role::Client => (client, server),
             Role::Server => (server, client),
         };
-        let next = side.stream.position().max(side.stream.end()).cast_signed();
+        let next = side.stream.position().cast_signed();
         let begins_tls = side.records.awaits_tls()
             && begins_record(segment)
             && side.stream.offset_of(sequence).is_none_or(|at| at == next);
