@@ -397,7 +397,12 @@ impl Live {
     }
 
     /// One connection by rustls, with an echo over it. `segment` is how many bytes each segment carries.
-    pub(crate) fn rustls_client(&self, versions: &[&'static SupportedProtocolVersion], name: &str, segment: usize) {
+    pub(crate) fn rustls_client(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+        name: &str,
+        segment: usize,
+    ) {
         echo(&mut self.rustls_session(versions, name, segment));
     }
 

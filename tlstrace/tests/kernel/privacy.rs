@@ -83,7 +83,10 @@ pub(crate) fn conversations() -> Vec<(&'static str, Vec<Line>)> {
 
 fn tls_1_2_with_a_ticket() -> Vec<Line> {
     let mut flight = record(HANDSHAKE, &server_hello(&[extension(SESSION_TICKET, b"")]));
-    flight.extend(record(HANDSHAKE, &message(NEW_SESSION_TICKET, &[&[0; 4][..], &vector(&marked(160))].concat())));
+    flight.extend(record(
+        HANDSHAKE,
+        &message(NEW_SESSION_TICKET, &[&[0; 4][..], &vector(&marked(160))].concat()),
+    ));
     flight.extend(finished());
     let hello = [extension(SERVER_NAME, &server_name()), extension(SESSION_TICKET, &marked(160))];
     vec![
@@ -278,7 +281,8 @@ fn client_hello(extensions: &[Vec<u8>]) -> Vec<u8> {
 /// Selects TLS_AES_128_GCM_SHA256 if there is an extension that selects TLS 1.3, otherwise
 /// TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256; echoes the session identifier, which resumes.
 fn server_hello(extensions: &[Vec<u8>]) -> Vec<u8> {
-    let is_tls13 = extensions.iter().any(|extension| extension.starts_with(&SUPPORTED_VERSIONS.to_be_bytes()));
+    let is_tls13 =
+        extensions.iter().any(|extension| extension.starts_with(&SUPPORTED_VERSIONS.to_be_bytes()));
     let cipher_suite = if is_tls13 { [0x13, 1] } else { [0xc0, 0x2b] };
     let start = [&[3, 3][..], &marked(32), &[32], &marked(32), &cipher_suite, &[0]].concat();
     message(2, &[start, vector(&extensions.concat())].concat())
