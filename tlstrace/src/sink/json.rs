@@ -380,7 +380,9 @@ struct RequestFields<'a> {
 struct CertificateFields<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     subject: Option<&'a str>,
-    issuer: &'a str,
+    /// Not of a client's that is self-issued: it is the subject.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    issuer: Option<&'a str>,
     not_before: String,
     not_after: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -640,7 +642,7 @@ impl<'a> CertificateFields<'a> {
         let fingerprint = if is_public { &certificate.sha256[..] } else { &certificate.sha256[..8] };
         Self {
             subject: is_public.then_some(&*certificate.subject),
-            issuer: &certificate.issuer,
+            issuer: (is_public || !certificate.self_issued).then_some(&*certificate.issuer),
             not_before: date(certificate.not_before),
             not_after: date(certificate.not_after),
             names: if is_public {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::engine::facts::{Ending, How, Reset, Role};
 use crate::engine::timestamp::Civil;
-use crate::tls::certificate::SubjectAltName;
+use crate::tls::certificate::{Certificate, SubjectAltName};
 use crate::tls::codepoints::AlertDescription;
 
 /// A duration as people say it: `0.3 ms`, `12 ms`, `1.5 s`.
@@ -48,6 +48,18 @@ pub fn ending_of(ending: &Ending) -> String {
 /// Bytes from the wire as text that does no harm: what is not printable ASCII becomes `\\xNN`.
 pub fn printable(bytes: &[u8]) -> String {
     bytes.escape_ascii().to_string()
+}
+
+/// The first bytes of a stream that is not TLS: enough to tell a protocol, too few for a password behind its first
+/// command.
+pub fn head(bytes: &[u8]) -> String {
+    const SHOWN: usize = 8;
+    printable(bytes.get(..SHOWN).unwrap_or(bytes))
+}
+
+/// Who issued a client's certificate. The name of an issuer that is the subject itself is personal.
+pub fn client_issuer(certificate: &Certificate) -> &str {
+    if certificate.self_issued { "its own subject" } else { &certificate.issuer }
 }
 
 /// What a RST looked like.

@@ -11,14 +11,15 @@
 //! < certificate good       a Certificate message; the chains are in `certificates.rs`
 //! < certificate_13 good    an encrypted record as long as TLS 1.3 makes this chain's Certificate message
 //! < certificate_request client_ca               the authorities that the server accepts, comma-separated
-//! > data 100               an application_data record of this length
+//! > data 100 200           application_data records of these lengths
 //! > text GET / HTTP/1.1    these characters and CRLF
 //! > raw 160301             these bytes
 //! + 5s | + 20ms            time passes; every step takes 100 µs by itself
 //! ```
 //! Modifiers at the end of a step: `with fin` (or `rst`, `ack`) sets flags on its last segment; `unseen` sends
 //! it past the observer; `blind` leaves the acknowledgement where it was, as a crossing segment does; `cut`
-//! captures only half of it; `again` repeats the previous payload of that side; `ttl=N` and `at=N` (sequence
+//! captures only half of it; `enough` captures a record's header and says that the program has seen enough of this
+//! side; `again` repeats the previous payload of that side; `ttl=N` and `at=N` (sequence
 //! offset) disguise it. A record carries the version of its message.
 
 use std::net::{IpAddr, SocketAddr};
@@ -28,7 +29,7 @@ use smallvec::smallvec;
 use tlstrace::engine::Engine;
 use tlstrace::engine::segment::{Chunk, Direction, Segment};
 use tlstrace::engine::timestamp::Timestamp;
-use tlstrace_common::event::{TcpFlags, TcpOptions};
+use tlstrace_common::event::{Notes, TcpFlags, TcpOptions};
 
 use crate::certificates;
 
@@ -81,6 +82,7 @@ pub(crate) struct Player {
 /// Near enough to the end that every connection wraps.
 const ISN: [u32; 2] = [0xffff_ff80, 0xffff_fff0];
 const STEP: u64 = 100_000;
+const RECORD_HEADER_LEN: usize = 5;
 
 impl Player {
     pub(crate) fn new(variation: Variation) -> Self {
@@ -174,9 +176,18 @@ impl Player {
         let mut sequence = start;
         for (i, part) in parts.iter().enumerate() {
             let last = i + 1 == parts.len();
+            let left = if sent.enough {
+                RECORD_HEADER_LEN.saturating_sub(sequence.wrapping_sub(start) as usize)
+            } else {
+                usize::MAX
+            };
+            if left == 0 {
+                return;
+            }
+            let is_enough = left <= part.len();
             let flags = if last { sent.flags } else { TcpFlags::ACK };
             let sequence_of_part = sequence;
-            let captured = if sent.cut { &part[..part.len() / 2] } else { part };
+            let captured = if sent.cut { &part[..part.len() / 2] } else { &part[..left.min(part.len())] };
             let segment = |interface| Segment {
                 timestamp: Timestamp::from_nanos(self.now),
                 interface,
@@ -197,7 +208,7 @@ impl Player {
                 } else {
                     smallvec![Chunk { offset: 0, bytes: captured }]
                 },
-                notes: 0,
+                notes: if is_enough { Notes::LAST } else { 0 },
             };
             audience.segment(&segment(1));
             match self.variation {
@@ -221,6 +232,7 @@ struct Sent {
     unseen: bool,
     blind: bool,
     cut: bool,
+    enough: bool,
     again: bool,
     at: Option<i32>,
 }
@@ -236,6 +248,7 @@ impl Sent {
             unseen: false,
             blind: false,
             cut: false,
+            enough: false,
             again: false,
             at: None,
         };
@@ -255,6 +268,7 @@ impl Sent {
                 "unseen" => sent.unseen = true,
                 "blind" => sent.blind = true,
                 "cut" => sent.cut = true,
+                "enough" => sent.enough = true,
                 "again" => sent.again = true,
                 "ts" => sent.timestamps = true,
                 _ => match word.split_once('=') {
@@ -313,7 +327,10 @@ fn payload(words: &[&str]) -> Vec<u8> {
         ["record", kind, length] => {
             record(kind.parse().unwrap(), 0x0303, &vec![0xee; length.parse().unwrap()])
         }
-        ["data", length] => record(23, 0x0303, &vec![0xee; length.parse().unwrap()]),
+        ["data", ref lengths @ ..] => lengths
+            .iter()
+            .flat_map(|length| record(23, 0x0303, &vec![0xee; length.parse().unwrap()]))
+            .collect(),
         ["message", kind, length] => {
             record(22, 0x0303, &message(kind.parse().unwrap(), &vec![0; length.parse().unwrap()]))
         }

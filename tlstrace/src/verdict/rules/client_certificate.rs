@@ -190,7 +190,7 @@ fn judge(case: &Case<'_>, cause: Cause) -> Option<Finding> {
                 "client_certificate",
                 format!(
                     "issued by {}, valid {} to {}, chain of {}",
-                    leaf.issuer,
+                    words::client_issuer(leaf),
                     words::date(leaf.not_before),
                     words::date(leaf.not_after),
                     chain.count
@@ -351,7 +351,7 @@ fn diagnose(
                 Some((Cause::Untrusted, fault)) => (Cause::Untrusted, Confidence::Observed, fault),
                 _ if alert == AlertDescription::UNKNOWN_CA => {
                     let fault = leaf.map_or_else(sent, |leaf| {
-                        format!("The client's certificate was issued by {}", leaf.issuer)
+                        format!("The client's certificate was issued by {}", words::client_issuer(leaf))
                     });
                     (Cause::Untrusted, Confidence::Inferred, fault)
                 }
@@ -400,7 +400,8 @@ fn fault(case: &Case<'_>, chain: &CertificateChain, leaf: &Certificate, now: i64
     is_unlisted.then(|| {
         let fault = format!(
             "The client's certificate was issued by {}, which is not among the {} authorities that the server lists",
-            leaf.issuer, request.authority_count
+            words::client_issuer(leaf),
+            request.authority_count
         );
         (Cause::Untrusted, fault)
     })

@@ -108,7 +108,7 @@ impl Rule for TlsOnPlaintextPort {
             Finding::new(format!("The client sent a ClientHello and the server answered with {what}."))
                 .blame(Blame::Config)
                 .confidence(confidence)
-                .evidence("server_first_bytes", words::printable(&server.head)),
+                .evidence("server_first_bytes", words::head(&server.head)),
         )
     }
 }
@@ -153,7 +153,7 @@ impl Rule for StarttlsExpected {
                 "The client sent a ClientHello and the server spoke {protocol} in the clear."
             ))
             .blame(Blame::Client)
-            .evidence("server_first_bytes", words::printable(&facts.server().head)),
+            .evidence("server_first_bytes", words::head(&facts.server().head)),
         )
     }
 }
@@ -399,7 +399,7 @@ impl Rule for NonTlsProtocol {
                 .blame(Blame::Client)
                 .confidence(if by_alert { Confidence::Observed } else { Confidence::Inferred })
                 .specificity(Specificity::Class)
-                .evidence("client_first_bytes", words::printable(&client.head)),
+                .evidence("client_first_bytes", words::head(&client.head)),
         )
     }
 }
