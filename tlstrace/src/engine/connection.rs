@@ -423,16 +423,18 @@ impl Connection {
         }
         let inverted = learner.roles_inverted;
         let end = side.stream.end();
-        let last_sent = self.facts.peer(role).last_payload.unwrap_or_default().max(side.resent.last);
-        if !news && position < end && now.since(last_sent) >= RESENT_APART {
-            // What follows the first missing byte is sent again only because that one is.
-            side.resent.last = now;
-            let Resent { position: stuck, times, last: _ } = side.resent;
+        if !news && position < end {
+            let Resent { position: stuck, times, last } = side.resent;
             let acked = side.stream.acked();
-            if times > 0 && stuck == position {
-                side.resent.times = times.saturating_add(1);
-            } else if acked <= position && (times == 0 || stuck < acked || position < stuck) {
-                side.resent = Resent { position, times: 1, last: now };
+            let last = last.max(self.facts.peer(role).last_payload.unwrap_or_default());
+            let is_copy = now.since(last) < RESENT_APART;
+            // What follows the first missing byte is sent again only because that one is.
+            if times == 0 || stuck < acked || position < stuck {
+                if acked <= position && (times > 0 || !is_copy) {
+                    side.resent = Resent { position, times: 1, last: now };
+                }
+            } else if stuck == position && !is_copy {
+                side.resent = Resent { position, times: times.saturating_add(1), last: now };
             }
         }
         let peer = self.facts.peer_mut(role);

@@ -1,0 +1,240 @@
+//! `schema/tlstrace-1.json` and the JSON lines say the same: every line that captures and scenarios give is
+//! valid, every object is closed, and what the schema names exists.
+//!
+//! The validator knows the few keywords of JSON Schema (draft 2020-12) that the schema uses, and fails on
+//! any other, so that nothing in the schema goes unchecked. The `jsonschema` crate would bring 45 more.
+
+#![expect(clippy::unwrap_used, reason = "a test panics where it cannot go on")]
+
+#[path = "scenarios/certificates.rs"]
+mod certificates;
+#[expect(dead_code, reason = "scenarios are played here as they are written, and one connection at a time")]
+#[path = "scenarios/wire.rs"]
+mod wire;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Map, Value};
+use tlstrace::engine::{Engine, Output, Settings};
+use tlstrace::sink::{Observer, SINKS, Style};
+use tlstrace::verdict::rules;
+use wire::{Player, Variation};
+
+#[test]
+fn every_line_is_valid_and_all_that_the_schema_names_is_printed() {
+    let schema = Schema::read();
+    let mut seen = BTreeSet::new();
+    let scenarios = files("scenarios", &["toml"]);
+    for line in replay_captures().into_iter().chain(scenarios.iter().flat_map(|path| play(path))) {
+        assert_eq!(schema.problems(&line), Vec::<String>::new(), "{line}");
+        names(&line, &mut seen);
+    }
+    let mut unused = schema.properties();
+    unused.retain(|name| !seen.contains(name) && !RARE.contains(&&**name));
+    assert!(unused.is_empty(), "no line shows {unused:?}");
+}
+
+/// Properties that neither a capture nor a scenario shows.
+const RARE: &[&str] = &["problems", "signature_algorithms_cert"];
+
+#[test]
+fn the_verdicts_of_the_schema_are_those_of_the_registry() {
+    let schema = Schema::read();
+    let listed: Vec<_> = schema.definition("verdict")["enum"].as_array().unwrap().clone();
+    let registered: Vec<_> = rules::all().map(|rule| Value::from(rule.id())).collect();
+    assert_eq!(listed, registered);
+}
+
+#[test]
+fn every_object_of_the_schema_is_closed() {
+    fn check(schema: &Value) {
+        if schema["type"] == "object" {
+            assert_eq!(schema["additionalProperties"], false, "{schema}");
+        }
+        match schema {
+            Value::Object(fields) => fields.values().for_each(check),
+            Value::Array(items) => items.iter().for_each(check),
+            _ => {}
+        }
+    }
+    check(&Schema::read().0);
+}
+
+#[test]
+fn a_line_that_drifts_is_noticed() {
+    let schema = Schema::read();
+    let line = play(&files("scenarios", &["toml"])[0]).pop().unwrap();
+    let problems = |change: &dyn Fn(&mut Value)| {
+        let mut line = line.clone();
+        change(&mut line);
+        schema.problems(&line).len()
+    };
+    assert_eq!(problems(&|_| {}), 0);
+    assert_eq!(problems(&|line| line["tlstrace"]["news"] = true.into()), 1);
+    assert_eq!(problems(&|line| line["tlstrace"]["verdict"] = "nonesuch".into()), 1);
+    assert_eq!(problems(&|line| line["client"]["port"] = 65_536.into()), 1);
+    assert_eq!(problems(&|line| line["event"]["duration"] = "1".into()), 1);
+    assert_eq!(problems(&|line| line["tlstrace"]["connection_id"] = "1".into()), 1);
+    assert_eq!(problems(&|line| line["@timestamp"] = "yesterday".into()), 1);
+    let removed = problems(&|line| {
+        line["tlstrace"].as_object_mut().unwrap().remove("summary");
+    });
+    assert_eq!(removed, 1);
+}
+
+/// What the command prints about the captures.
+fn replay_captures() -> Vec<Value> {
+    let output = Command::new(env!("CARGO_BIN_EXE_tlstrace"))
+        .args(["replay", "--all", "-o", "json"])
+        .args(files("captures", &["pcap", "pcapng"]))
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let lines = String::from_utf8(output.stdout).unwrap();
+    lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// The lines of a scenario's own connection, on an interface and a host that have names.
+fn play(path: &Path) -> Vec<Value> {
+    let scenario: toml::Table = toml::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    let steps: Vec<String> = scenario["steps"].clone().try_into().unwrap();
+    let mut engine = Engine::new(Settings::default());
+    Player::new(Variation::AsWritten).play(&steps, &mut engine);
+    engine.finish();
+    let observer =
+        Observer { hostname: Some("node-1".into()), interfaces: BTreeMap::from([(1, "eth0".into())]) };
+    let json = SINKS.iter().find(|kind| kind.name == "json").unwrap();
+    let mut lines = Vec::new();
+    while let Some(Output::Verdict(verdict)) = engine.poll_output() {
+        let mut line = Vec::new();
+        (json.open)(Style::default()).emit(&verdict, &observer, &mut line).unwrap();
+        lines.push(serde_json::from_slice(&line).unwrap());
+    }
+    lines
+}
+
+fn files(folder: &str, extensions: &[&str]) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(folder);
+    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|kind| extensions.iter().any(|want| kind == *want)));
+    files.sort();
+    files
+}
+
+/// The names of all fields in a value.
+fn names(value: &Value, names_seen: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                names_seen.insert(name.clone());
+                names(value, names_seen);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| names(item, names_seen)),
+        _ => {}
+    }
+}
+
+/// The schema as JSON.
+struct Schema(Value);
+
+impl Schema {
+    fn read() -> Self {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema/tlstrace-1.json");
+        Self(serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap())
+    }
+
+    fn definition(&self, name: &str) -> &Value {
+        self.0["$defs"].get(name).unwrap_or_else(|| panic!("no definition is called {name}"))
+    }
+
+    /// The names of all properties.
+    fn properties(&self) -> Vec<String> {
+        fn collect(schema: &Value, found: &mut Vec<String>) {
+            match schema {
+                Value::Object(keywords) => {
+                    let properties = keywords.get("properties").and_then(Value::as_object);
+                    found.extend(properties.into_iter().flat_map(Map::keys).cloned());
+                    keywords.values().for_each(|schema| collect(schema, found));
+                }
+                Value::Array(items) => items.iter().for_each(|schema| collect(schema, found)),
+                _ => {}
+            }
+        }
+        let mut found = Vec::new();
+        collect(&self.0, &mut found);
+        found
+    }
+
+    fn problems(&self, line: &Value) -> Vec<String> {
+        let mut problems = Vec::new();
+        self.validate(&self.0, line, "", &mut problems);
+        problems
+    }
+
+    fn validate(&self, schema: &Value, value: &Value, path: &str, problems: &mut Vec<String>) {
+        for (keyword, wanted) in schema.as_object().unwrap() {
+            let number = || wanted.as_i64().unwrap();
+            let len = || value.as_str().map(|text| i64::try_from(text.chars().count()).unwrap());
+            let is_met = match keyword.as_str() {
+                "$schema" | "$id" | "$defs" | "title" | "description" | "additionalProperties" => true,
+                "$ref" => {
+                    let name = wanted.as_str().unwrap().strip_prefix("#/$defs/").unwrap();
+                    self.validate(self.definition(name), value, path, problems);
+                    true
+                }
+                "type" => match wanted.as_str().unwrap() {
+                    "object" => value.is_object(),
+                    "array" => value.is_array(),
+                    "string" => value.is_string(),
+                    "integer" => value.is_i64(),
+                    "boolean" => value.is_boolean(),
+                    other => panic!("no type is called {other}"),
+                },
+                "enum" => wanted.as_array().unwrap().contains(value),
+                "const" => wanted == value,
+                "minimum" => value.as_i64().is_none_or(|value| value >= number()),
+                "maximum" => value.as_i64().is_none_or(|value| value <= number()),
+                "minLength" => len().is_none_or(|len| len >= number()),
+                "maxLength" => len().is_none_or(|len| len <= number()),
+                "format" => {
+                    assert_eq!(wanted, "date-time");
+                    value.as_str().is_none_or(is_date_time)
+                }
+                "required" => {
+                    let mut names = wanted.as_array().unwrap().iter().map(|name| name.as_str().unwrap());
+                    names.all(|name| value.get(name).is_some())
+                }
+                "properties" => {
+                    for (name, value) in value.as_object().into_iter().flatten() {
+                        match wanted.get(name) {
+                            Some(schema) => self.validate(schema, value, &format!("{path}/{name}"), problems),
+                            // `additionalProperties` is false wherever there are properties: see the test.
+                            None => problems.push(format!("{path}/{name} is not in the schema")),
+                        }
+                    }
+                    true
+                }
+                "items" => {
+                    for (i, item) in value.as_array().into_iter().flatten().enumerate() {
+                        self.validate(wanted, item, &format!("{path}/{i}"), problems);
+                    }
+                    true
+                }
+                other => panic!("the validator does not know {other}"),
+            };
+            if !is_met {
+                problems.push(format!("{path} is {value}, against {keyword} {wanted}"));
+            }
+        }
+    }
+}
+
+/// RFC 3339 in UTC, as the sink writes it: `2026-11-22T10:00:00Z`, with or without a fraction.
+fn is_date_time(text: &str) -> bool {
+    let shape: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    ["0000-00-00T00:00:00Z", "0000-00-00T00:00:00.000000Z"].contains(&&*shape)
+}
