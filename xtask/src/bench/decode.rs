@@ -271,7 +271,11 @@ impl<'a> Handshake<'a> {
         let observer = Observer::default();
         let mut handshake = Self { segments, client, engine, observer, sink, number: 0, verdicts: 0 };
         handshake.next();
-        ensure!(handshake.verdicts == 1, "the first connection of a capture gave no verdict at its end");
+        ensure!(
+            handshake.verdicts == 1,
+            "{} verdicts on the first connection of a capture",
+            handshake.verdicts
+        );
         Ok(handshake)
     }
 
@@ -287,12 +291,16 @@ impl<'a> Handshake<'a> {
             }
         }
         self.client.set_port(port);
+        let mut time = Timestamp::default();
         for segment in &self.segments {
+            time = segment.timestamp;
             if self.engine.poll_timeout().is_some_and(|deadline| deadline <= segment.timestamp) {
                 self.engine.handle_timeout(segment.timestamp);
             }
             self.engine.handle_segment(black_box(segment));
         }
+        // A connection that was closed is judged when nothing more has come for a while.
+        self.engine.handle_timeout(time.after(Self::SPACING / 2));
         while let Some(output) = self.engine.poll_output() {
             self.verdicts += 1;
             let Output::Verdict(verdict) = &output;
