@@ -10,12 +10,12 @@ use crate::limits;
 
 /// The payload of one segment, and room for copies of its bytes.
 pub trait Payload {
-    /// The `N` bytes at offset `at` of the payload, or `None` where it ends before.
-    fn peek<const N: usize>(&self, at: u32) -> Option<[u8; N]>;
+    /// The `N` bytes at offset `at` of the payload, or `None` where it ends before. `N` is at most 8.
+    fn peek<const N: usize>(&mut self, at: u32) -> Option<[u8; N]>;
 
-    /// Copies bytes from offset `at` of the payload: `len` of them or, if `len` is large, fewer.
+    /// Copies `len` bytes from offset `at` of the payload, or as many as there is room for.
     ///
-    /// Returns how many were copied, which is 0 where there is no room.
+    /// Returns how many those are.
     fn copy(&mut self, at: u32, len: u32) -> u32;
 }
 
@@ -250,7 +250,7 @@ impl Stream {
         }
         let copied = payload.copy(at, len);
         self.copied = self.copied.saturating_add(copied);
-        if copied == 0 {
+        if copied < len || len == 0 {
             notes |= Notes::TRUNCATED;
         }
         if is_header {
@@ -316,7 +316,7 @@ impl Stream {
     /// Takes all of a record header at offset `at`, or its next byte, and returns how many bytes that is.
     /// `None` if it is no record header.
     #[inline(always)]
-    fn header(&mut self, payload: &impl Payload, at: u32) -> Option<u32> {
+    fn header(&mut self, payload: &mut impl Payload, at: u32) -> Option<u32> {
         if self.head_len == 0
             && let Some([kind, major, minor, l1, l0]) = payload.peek::<5>(at)
         {
@@ -362,7 +362,7 @@ impl Stream {
 
     /// Decides what to copy of the record whose body begins at offset `at`.
     #[inline(always)]
-    fn decide(&mut self, payload: &impl Payload, at: u32) -> u8 {
+    fn decide(&mut self, payload: &mut impl Payload, at: u32) -> u8 {
         let len = self.record_left;
         if self.content_type() == CHANGE_CIPHER_SPEC {
             self.flags |= Self::CIPHER_CHANGED;

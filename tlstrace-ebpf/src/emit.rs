@@ -13,7 +13,6 @@ use tlstrace_common::event::{
     ChunkHeader, MAX_CHUNKS, MAX_EVENT_LEN, MAX_EVENT_PAYLOAD, Notes, SegmentHeader,
 };
 use tlstrace_common::framing::{HEAD_LEN, PROXY_LINE_MAX_LEN, Payload};
-use tlstrace_common::load::Load;
 use tlstrace_common::net::Datagram;
 use tlstrace_common::packet::TcpPacket;
 use tlstrace_common::skip::Counter;
@@ -21,8 +20,7 @@ use tlstrace_common::tcp::{self, OptionScan};
 
 use crate::machine::{self, opaque};
 use crate::select::Flow;
-use crate::skb::Paged;
-use crate::stats;
+use crate::{diagnostics, stats};
 
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
@@ -31,7 +29,7 @@ static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
 static CONTROL: Array<Control> = Array::with_max_entries(1, 0);
 
 #[map]
-static SCRATCH: PerCpuArray<Event> = PerCpuArray::with_max_entries(1, 0);
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
 /// Which way a packet goes through its interface.
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -44,34 +42,46 @@ pub(crate) enum Hook {
 /// relate "how far" to "how many".
 const BLOCK: usize = 2048;
 
-/// A segment, and the event about it as it grows. A per-CPU value is at most 32 KiB
-/// (`PCPU_MIN_UNIT_SIZE`).
+/// What does not fit on the stack. A per-CPU value is at most 32 KiB (`PCPU_MIN_UNIT_SIZE`).
+#[repr(C)]
+pub(crate) struct Scratch {
+    pub(crate) event: Event,
+    /// A flow that begins.
+    pub(crate) fresh: Flow,
+    /// The network header of a packet with IPv6 extension headers.
+    pub(crate) datagram: Datagram,
+}
+
+const _: () = assert!(size_of::<Scratch>() <= 32 * 1024);
+
+/// A segment, and the event about it as it grows.
 #[repr(C)]
 pub(crate) struct Event {
     pub(crate) packet: TcpPacket,
     /// Bytes of `bytes` in use.
     used: u32,
-    /// Where in `bytes` the last chunk's header is, 0 if there is no chunk.
-    chunk: u32,
-    /// Offset in the payload of the byte behind the last chunk.
-    chunk_end: u32,
     chunks: u32,
+    /// The last chunk, which is still growing, and not among `bytes` yet: offset in the payload, and length.
+    pending_at: u32,
+    pending_len: u32,
     /// Cursor of a loop over the payload.
     pub(crate) at: u32,
     /// [`Notes`] so far.
     notes: u32,
     hook: u32,
-    /// The network header of a packet with IPv6 extension headers.
-    pub(crate) datagram: Datagram,
-    /// A flow that begins: the stack has no room for it.
-    pub(crate) fresh: Flow,
+    /// The part of the payload that is in `window`: offset and length.
+    window_at: u32,
+    window_len: u32,
     scan: OptionScan,
+    window: [u8; WINDOW],
     line: [u8; LINE_ROOM],
     options: [u8; tcp::MAX_OPTIONS_LEN],
     bytes: [u64; (MAX_EVENT_LEN + BLOCK) / 8],
 }
 
-const _: () = assert!(size_of::<Event>() <= 32 * 1024);
+/// How much of the payload is fetched when a byte of it is looked at: a record's header and the first
+/// bytes of its body, at the price of one byte.
+const WINDOW: usize = 32;
 
 /// A power of two that a line of the PROXY protocol fits in.
 const LINE_ROOM: usize = 128;
@@ -90,24 +100,24 @@ pub(crate) fn now() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
-impl Event {
-    /// This CPU's event.
-    #[inline(always)]
-    pub(crate) fn current() -> Option<&'static mut Self> {
-        // SAFETY: the value is this CPU's, and no program of ours interrupts another on the same CPU.
-        SCRATCH.get_ptr_mut(0).map(|event| unsafe { &mut *event })
-    }
+/// This CPU's scratch memory.
+#[inline(always)]
+pub(crate) fn scratch() -> Option<&'static mut Scratch> {
+    // SAFETY: the value is this CPU's, and no program of ours interrupts another on the same CPU.
+    SCRATCH.get_ptr_mut(0).map(|scratch| unsafe { &mut *scratch })
+}
 
+impl Event {
     /// Makes it an event about `packet`, without chunks.
     #[inline(always)]
     pub(crate) fn begin(&mut self, packet: &TcpPacket, hook: Hook) {
         self.packet = *packet;
         self.used = size_of::<SegmentHeader>() as u32;
-        self.chunk = 0;
-        self.chunk_end = 0;
         self.chunks = 0;
+        self.pending_len = 0;
         self.notes = 0;
         self.hook = hook as u32;
+        self.window_len = 0;
     }
 
     /// [`Notes`] so far.
@@ -125,20 +135,13 @@ impl Event {
     /// Whether anything was copied.
     #[inline(always)]
     pub(crate) fn is_empty(&self) -> bool {
-        self.chunks == 0
+        self.chunks == 0 && self.pending_len == 0
     }
 
     /// The interface and the direction in which the packet passes it, as one number that is not 0.
     #[inline(always)]
     pub(crate) fn place(&self, skb: &__sk_buff) -> u32 {
         skb.ifindex << 1 | self.hook & 1
-    }
-
-    /// Copies all of a part of the payload, as far as there is room.
-    #[inline(always)]
-    pub(crate) fn copy_all(&mut self, skb: &mut __sk_buff, at: u32, len: u32) {
-        // SAFETY: both are valid.
-        unsafe { tlstrace_copy(skb, self, at, len) };
     }
 
     /// Length of the line at offset `at` of the payload with its line break; 0 if it does not end within
@@ -159,19 +162,21 @@ impl Event {
     /// Up to 16 bytes at offset `at` of the payload, `left` of which there are; the rest is zero.
     #[inline(always)]
     pub(crate) fn head(&mut self, skb: &mut __sk_buff, at: u32, left: u32) -> [u8; HEAD_LEN] {
-        let head = &raw mut self.line;
-        // SAFETY: the buffer is larger than a head, and nobody else uses it now.
-        unsafe {
-            *head.cast::<[u8; HEAD_LEN]>() = [0; HEAD_LEN];
-            load_bytes(
-                skb,
-                self.packet.tcp.payload_offset + at,
-                head.cast(),
-                left.min(HEAD_LEN as u32),
-                HEAD_LEN,
-            );
-            *head.cast::<[u8; HEAD_LEN]>()
-        }
+        self.window = [0; WINDOW];
+        self.fetch(skb, at, left);
+        // SAFETY: the window is longer than a head.
+        unsafe { *(&raw const self.window).cast() }
+    }
+
+    /// Fetches the part of the payload that begins at offset `at`, and of which `left` bytes are left.
+    #[inline(always)]
+    fn fetch(&mut self, skb: &mut __sk_buff, at: u32, left: u32) {
+        let len = left.min(WINDOW as u32);
+        let window = (&raw mut self.window).cast();
+        // SAFETY: as many bytes as there is room for.
+        let is_fetched = unsafe { load_bytes(skb, self.packet.tcp.payload_offset + at, window, len, WINDOW) };
+        self.window_at = at;
+        self.window_len = if is_fetched { len } else { 0 };
     }
 
     /// [`tcp::options`] of the packet, fetched with one call.
@@ -220,45 +225,36 @@ impl Event {
         header.chunks = self.chunks as u8;
     }
 
-    /// Appends payload bytes to the event, as a new chunk if they do not continue the last one.
+    /// Moves the pending chunk into the event.
     #[inline(always)]
-    fn append(&mut self, skb: &mut __sk_buff, at: u32, len: u32) -> u32 {
-        let mut used = opaque(u64::from(self.used));
-        if used > (MAX_EVENT_LEN - size_of::<ChunkHeader>()) as u64 {
-            return 0;
-        }
+    fn flush(&mut self, skb: &mut __sk_buff) {
         let bytes = (&raw mut self.bytes).cast::<u8>();
-        let is_new = self.chunk == 0 || self.chunk_end != at;
-        if is_new {
-            if self.chunks >= MAX_CHUNKS as u32 {
-                return 0;
+        let used = opaque(u64::from(self.used));
+        if self.pending_len == 0 || used > (MAX_EVENT_LEN - size_of::<ChunkHeader>()) as u64 {
+            return;
+        }
+        // SAFETY: bounded just above.
+        unsafe {
+            let header = bytes.add(used as usize);
+            machine::store(header, self.pending_at);
+            machine::store(header.add(4), self.pending_len);
+        }
+        self.chunks += 1;
+        self.used = used as u32 + size_of::<ChunkHeader>() as u32;
+        for _ in machine::rounds((MAX_EVENT_PAYLOAD / BLOCK) as u32) {
+            machine::fence();
+            let used = opaque(u64::from(self.used));
+            if self.pending_len == 0 || used > MAX_EVENT_LEN as u64 {
+                break;
             }
-            used += size_of::<ChunkHeader>() as u64;
+            let len = self.pending_len.min(BLOCK as u32);
+            let offset = self.packet.tcp.payload_offset + self.pending_at;
+            // SAFETY: at most `BLOCK` bytes at `MAX_EVENT_LEN` at most.
+            unsafe { load_bytes(skb, offset, bytes.add(used as usize), len, BLOCK) };
+            self.used = used as u32 + len;
+            self.pending_at += len;
+            self.pending_len -= len;
         }
-        // SAFETY: at most `BLOCK` bytes at `MAX_EVENT_LEN` at most.
-        if unsafe {
-            !load_bytes(skb, self.packet.tcp.payload_offset + at, bytes.add(used as usize), len, BLOCK)
-        } {
-            return 0;
-        }
-        if is_new {
-            self.chunk = used as u32 - size_of::<ChunkHeader>() as u32;
-            self.chunk_end = at;
-            self.chunks += 1;
-        }
-        self.chunk_end += len;
-        self.used = used as u32 + len;
-        let chunk = opaque(u64::from(self.chunk));
-        if chunk <= MAX_EVENT_LEN as u64 {
-            let chunk_len = self.used - chunk as u32 - size_of::<ChunkHeader>() as u32;
-            // SAFETY: bounded just above.
-            unsafe {
-                let header = bytes.add(chunk as usize);
-                machine::store(header, self.chunk_end - chunk_len);
-                machine::store(header.add(4), chunk_len);
-            }
-        }
-        len
     }
 }
 
@@ -270,55 +266,73 @@ pub(crate) struct Segment<'a> {
 
 impl Payload for Segment<'_> {
     #[inline(always)]
-    fn peek<const N: usize>(&self, at: u32) -> Option<[u8; N]> {
-        let tcp = &self.event.packet.tcp;
-        if at + N as u32 > tcp.payload_len {
+    fn peek<const N: usize>(&mut self, at: u32) -> Option<[u8; N]> {
+        let left = self.event.packet.tcp.payload_len.saturating_sub(at);
+        if left < N as u32 {
             return None;
         }
-        Paged(self.skb).load(tcp.payload_offset + at)
+        let mut offset = at.wrapping_sub(self.event.window_at);
+        if offset >= WINDOW as u32 || offset + N as u32 > self.event.window_len {
+            // SAFETY: both are valid.
+            unsafe { tlstrace_fetch(self.skb, self.event, at, left) };
+            if self.event.window_len < N as u32 {
+                return None;
+            }
+            offset = 0;
+        }
+        let offset = opaque(u64::from(offset));
+        if offset > (WINDOW - N) as u64 {
+            return None;
+        }
+        // SAFETY: bounded just above.
+        Some(unsafe { machine::load((&raw const self.event.window) as usize + offset as usize) })
     }
 
     #[inline(always)]
     fn copy(&mut self, at: u32, len: u32) -> u32 {
-        // SAFETY: both are valid.
-        unsafe { tlstrace_append(self.skb, self.event, at, len.min(BLOCK as u32)) }
-    }
-}
-
-/// [`Event::append`].
-///
-/// # Safety
-///
-/// The pointers must be valid or null.
-#[unsafe(no_mangle)]
-#[inline(never)]
-unsafe extern "C" fn tlstrace_append(skb: *mut __sk_buff, event: *mut Event, at: u32, len: u32) -> u32 {
-    // SAFETY: the caller's.
-    match unsafe { (skb.as_mut(), event.as_mut()) } {
-        (Some(skb), Some(event)) => event.append(skb, at, len),
-        _ => 0,
-    }
-}
-
-/// [`Event::copy_all`].
-///
-/// # Safety
-///
-/// The pointers must be valid or null.
-#[unsafe(no_mangle)]
-#[inline(never)]
-unsafe extern "C" fn tlstrace_copy(skb: *mut __sk_buff, event: *mut Event, at: u32, len: u32) -> u32 {
-    // SAFETY: the caller's.
-    let (Some(skb), Some(event)) = (unsafe { (skb.as_mut(), event.as_mut()) }) else { return 0 };
-    let mut segment = Segment { skb, event };
-    segment.event.at = at;
-    for _ in machine::rounds((MAX_EVENT_PAYLOAD / BLOCK) as u32) {
-        machine::fence();
-        let copied = segment.event.at;
-        if copied >= at + len {
-            break;
+        if self.event.pending_len != 0 && self.event.pending_at + self.event.pending_len != at {
+            // SAFETY: both are valid.
+            unsafe { tlstrace_flush(self.skb, self.event) };
         }
-        segment.event.at = copied + segment.copy(copied, at + len - copied);
+        if self.event.pending_len == 0 {
+            if self.event.chunks >= MAX_CHUNKS as u32 {
+                return 0;
+            }
+            self.event.pending_at = at;
+        }
+        let end = self.event.used + size_of::<ChunkHeader>() as u32 + self.event.pending_len;
+        let len = len.min((MAX_EVENT_LEN as u32).saturating_sub(end));
+        self.event.pending_len += len;
+        len
+    }
+}
+
+/// [`Event::fetch`].
+///
+/// # Safety
+///
+/// The pointers must be valid or null.
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn tlstrace_fetch(skb: *mut __sk_buff, event: *mut Event, at: u32, left: u32) -> u32 {
+    // SAFETY: the caller's.
+    if let (Some(skb), Some(event)) = unsafe { (skb.as_mut(), event.as_mut()) } {
+        event.fetch(skb, at, left);
+    }
+    0
+}
+
+/// [`Event::flush`].
+///
+/// # Safety
+///
+/// The pointers must be valid or null.
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn tlstrace_flush(skb: *mut __sk_buff, event: *mut Event) -> u32 {
+    // SAFETY: the caller's.
+    if let (Some(skb), Some(event)) = unsafe { (skb.as_mut(), event.as_mut()) } {
+        event.flush(skb);
     }
     0
 }
@@ -362,6 +376,7 @@ unsafe extern "C" fn tlstrace_line(skb: *mut __sk_buff, event: *mut Event, at: u
 unsafe extern "C" fn tlstrace_write(skb: *mut __sk_buff, event: *mut Event, now: u64) -> u32 {
     // SAFETY: the caller's.
     let (Some(skb), Some(event)) = (unsafe { (skb.as_mut(), event.as_mut()) }) else { return 0 };
+    event.flush(skb);
     event.write_header(skb, now);
     let used = opaque(u64::from(event.used));
     if used > MAX_EVENT_LEN as u64 {
@@ -371,7 +386,7 @@ unsafe extern "C" fn tlstrace_write(skb: *mut __sk_buff, event: *mut Event, now:
     // SAFETY: `used` bytes of the event were written, if not now then for an earlier event.
     let lost = unsafe { bpf_ringbuf_output(ring, (&raw mut event.bytes).cast(), used, wakeup()) };
     if lost != 0 {
-        stats::count(Counter::RingFull);
+        diagnostics::ring_full(skb, stats::add(Counter::RingFull, 1));
         return 0;
     }
     stats::count(Counter::Events);

@@ -21,6 +21,7 @@
 #![expect(clippy::needless_pass_by_value, reason = "the classifier macro hands the context over")]
 #![expect(unreachable_pub, reason = "the loader finds programs by their exported names")]
 
+mod diagnostics;
 mod emit;
 mod gate;
 mod machine;

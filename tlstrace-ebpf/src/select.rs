@@ -5,7 +5,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::LruHashMap;
 use tlstrace_common::event::{Notes, TcpFlags};
 use tlstrace_common::flow::{self, FlowKey, Sender};
-use tlstrace_common::framing::{Mode, Place, ProxyHeader, Stream, is_client_hello, proxy_header};
+use tlstrace_common::framing::{Mode, Payload, Place, ProxyHeader, Stream, is_client_hello, proxy_header};
 use tlstrace_common::limits;
 use tlstrace_common::link::{self, Start};
 use tlstrace_common::load::Load;
@@ -13,10 +13,10 @@ use tlstrace_common::packet::TcpPacket;
 use tlstrace_common::skip::{Counter, Skip};
 use tlstrace_common::{net, tcp};
 
-use crate::emit::{self, Event, Hook, Segment};
+use crate::emit::{self, Event, Hook, Scratch, Segment};
 use crate::machine::{self, opaque};
 use crate::skb::{Linear, Paged};
-use crate::{gate, stats};
+use crate::{diagnostics, gate, stats};
 
 /// Selects a packet's event, if any, and writes it. `None` if the outcome has been counted already.
 #[inline(always)]
@@ -38,7 +38,7 @@ pub(crate) fn packet(skb: &mut __sk_buff, start: Start, hook: Hook) -> Option<Re
         }
     };
     // SAFETY: the context is valid.
-    unsafe { tlstrace_candidate(skb, Event::current()?, hash) };
+    unsafe { tlstrace_candidate(skb, emit::scratch()?, hash) };
     None
 }
 
@@ -81,7 +81,7 @@ fn rare_headers(skb: &__sk_buff, start: Start) -> Result<TcpPacket, Skip> {
     let load = Paged(skb);
     let link = link::walk(&load, start)?;
     // In memory, so that the verifier finds one round of the loop like the other.
-    let datagram = &mut Event::current().ok_or(Skip::Truncated)?.datagram;
+    let datagram = &mut emit::scratch().ok_or(Skip::Truncated)?.datagram;
     *datagram = net::header(&load, &link)?;
     for _ in machine::rounds(net::MAX_EXTENSION_HEADERS) {
         machine::fence();
@@ -109,8 +109,8 @@ fn pass_gate(skb: &__sk_buff, packet: &TcpPacket, hook: Hook) -> Result<u32, Ski
     if packet.tcp.flags & RARE == 0 && !gate::is_open(hash) && !warm_up(skb, packet) {
         return Err(Skip::Established);
     }
-    if let Some(event) = Event::current() {
-        event.begin(packet, hook);
+    if let Some(scratch) = emit::scratch() {
+        scratch.event.begin(packet, hook);
     }
     Ok(hash)
 }
@@ -161,6 +161,15 @@ impl Flow {
     const FIN: u32 = 0x08;
     const BOTH_FIN: u32 = 0x18;
 
+    /// Whether an acknowledgement without payload is of use: it tells what arrived, which is of interest
+    /// until both sides have encrypted something.
+    #[inline(always)]
+    fn wants_acknowledgement(&mut self, sender: Sender) -> bool {
+        let (stream, peer) = self.split(sender);
+        stream.acknowledgements < limits::MAX_ACKNOWLEDGEMENTS
+            && (stream.encrypted() == 0 || peer.encrypted() == 0)
+    }
+
     /// The sender's stream, and its peer's.
     #[inline(always)]
     fn split(&mut self, sender: Sender) -> (&mut Stream, &mut Stream) {
@@ -173,7 +182,7 @@ impl Flow {
 }
 
 /// Most records, or parts of records, that are followed in one segment.
-const MAX_STEPS: u32 = 256;
+const MAX_STEPS: u32 = 128;
 
 /// [`candidate`], and its outcome counted.
 ///
@@ -182,60 +191,81 @@ const MAX_STEPS: u32 = 256;
 /// The pointers must be valid or null.
 #[unsafe(no_mangle)]
 #[inline(never)]
-unsafe extern "C" fn tlstrace_candidate(skb: *mut __sk_buff, event: *mut Event, hash: u32) -> u32 {
+unsafe extern "C" fn tlstrace_candidate(skb: *mut __sk_buff, scratch: *mut Scratch, hash: u32) -> u32 {
     // SAFETY: the caller's.
-    if let (Some(skb), Some(event)) = unsafe { (skb.as_mut(), event.as_mut()) } {
-        stats::settle(candidate(skb, event, hash));
+    if let (Some(skb), Some(scratch)) = unsafe { (skb.as_mut(), scratch.as_mut()) } {
+        stats::settle(candidate(skb, scratch, hash));
     }
     0
 }
 
 /// What becomes of a segment that may belong to a handshake.
 #[inline(always)]
-fn candidate(skb: &mut __sk_buff, event: &mut Event, hash: u32) -> Result<(), Skip> {
+fn candidate(skb: &mut __sk_buff, scratch: &mut Scratch, hash: u32) -> Result<(), Skip> {
+    let Scratch { event, fresh, .. } = scratch;
     let flags = event.packet.tcp.flags;
     let (key, sender) = FlowKey::of(&event.packet);
     let mut now = 0;
-    let mut flow = None;
+    let mut known = None;
     if flags & TcpFlags::SYN != 0 {
         now = emit::now();
         connect(&key, &event.packet, hash, now);
     } else {
-        flow = FLOWS.get_ptr_mut(&key);
+        known = FLOWS.get_ptr_mut(&key);
     }
-    if flow.is_none() && begins_stream(skb, &event.packet, hash) {
-        flow = insert(&key, event, sender, hash);
+    if let Some(flow) = known {
+        // SAFETY: a map value. Both directions may change it at the same time, but seldom the same part.
+        let flow = unsafe { &mut *flow };
+        if flow.flags & Flow::FINISHED != 0 {
+            return Err(Skip::Finished);
+        }
+        if event.packet.tcp.payload_len == 0 && flags & RARE == 0 && !flow.wants_acknowledgement(sender) {
+            return Err(Skip::Repetitive);
+        }
+        return follow(skb, event, flow, sender, hash);
     }
-    let Some(flow) = flow else {
-        if flags & RARE == 0 {
-            if event.packet.tcp.payload_len != 0 {
-                return Err(Skip::Established);
-            }
-            if !ends_tcp_handshake(&event.packet, hash) {
-                return Err(Skip::NoPayload);
-            }
-        } else if flags & TcpFlags::SYN == 0 && !gate::is_open(hash) {
+    if begins_stream(skb, &event.packet, hash) {
+        begin_flow(fresh, &event.packet, sender, hash);
+        let outcome = follow(skb, event, fresh, sender, hash);
+        // Only now, so that the entry need not be looked up to be changed.
+        let is_known = FLOWS.insert(&key, &*fresh, 0).is_ok();
+        stats::count(if is_known { Counter::FlowsFollowed } else { Counter::FlowTableFull });
+        diagnostics::followed(skb, event);
+        return outcome;
+    }
+    if flags & RARE == 0 {
+        if event.packet.tcp.payload_len != 0 {
             return Err(Skip::Established);
         }
-        event.write(skb, if now == 0 { emit::now() } else { now });
-        return Ok(());
-    };
-    // SAFETY: a map value. Both directions may change it at the same time, but seldom the same part.
-    let flow = unsafe { &mut *flow };
-    if flow.flags & Flow::FINISHED != 0 {
-        return Err(Skip::Finished);
-    }
-    let outcome = follow(skb, flow, sender, event);
-    if outcome.is_ok() {
-        if event.write(skb, emit::now()) {
-            flow.flags &= !Flow::LOSS;
-        } else {
-            flow.flags |= Flow::LOSS;
+        if !ends_tcp_handshake(&event.packet, hash) {
+            return Err(Skip::NoPayload);
         }
+    } else if flags & TcpFlags::SYN == 0 && !gate::is_open(hash) {
+        return Err(Skip::Established);
     }
-    account(flow, &event.packet, sender, hash);
-    outcome
+    event.write(skb, if now == 0 { emit::now() } else { now });
+    Ok(())
 }
+
+/// Reports a segment of a followed flow, if it should be, and draws the consequences for the flow.
+#[inline(always)]
+fn follow(
+    skb: &mut __sk_buff,
+    event: &mut Event,
+    flow: &mut Flow,
+    sender: Sender,
+    hash: u32,
+) -> Result<(), Skip> {
+    // SAFETY: all are valid.
+    match unsafe { tlstrace_follow(skb, event, flow, sender as u32, hash) } {
+        REPORT => Ok(()),
+        OPAQUE => Err(Skip::Opaque),
+        OTHER_INTERFACE => Err(Skip::OtherInterface),
+        FINISHED => Err(Skip::Finished),
+        _ => Err(Skip::Repetitive),
+    }
+}
+
 /// Whether an acknowledgement without payload is the client's first: the end of TCP's handshake.
 #[inline(always)]
 fn ends_tcp_handshake(packet: &TcpPacket, hash: u32) -> bool {
@@ -281,86 +311,100 @@ fn begins_stream(skb: &__sk_buff, packet: &TcpPacket, hash: u32) -> bool {
     begins_with_client_hello(skb, packet)
 }
 
-/// Begins to follow a flow whose first payload is in this segment.
+/// A flow whose first payload is in this segment.
 #[inline(always)]
-fn insert(key: &FlowKey, event: &mut Event, sender: Sender, hash: u32) -> Option<*mut Flow> {
-    let packet = &event.packet;
+fn begin_flow(flow: &mut Flow, packet: &TcpPacket, sender: Sender, hash: u32) {
     let sequence = payload_sequence(packet);
     let client_first = gate::client_isn(hash).wrapping_add(1);
     let is_from_client = sequence.wrapping_sub(client_first) < limits::MAX_FIRST_WINDOW;
-    let has_ack = packet.tcp.flags & TcpFlags::ACK != 0;
-    let acknowledgement = packet.tcp.acknowledgement;
-    let flow = &mut event.fresh;
+    if !gate::is_open(hash) {
+        gate::enter(hash);
+    }
     *flow = Flow::default();
     flow.entered = u32::from(gate::epoch());
     let (stream, peer) = flow.split(sender);
     stream.place_at(if is_from_client { client_first } else { sequence });
-    if has_ack {
-        peer.place_at(acknowledgement);
+    if packet.tcp.flags & TcpFlags::ACK != 0 {
+        peer.place_at(packet.tcp.acknowledgement);
     }
-    if !gate::is_open(hash) {
-        gate::enter(hash);
-    }
-    if FLOWS.insert(key, &*flow, 0).is_err() {
-        stats::count(Counter::FlowTableFull);
-        return None;
-    }
-    stats::count(Counter::FlowsFollowed);
-    FLOWS.get_ptr_mut(key)
 }
 
-/// What of a segment of a followed flow is reported.
-#[inline(always)]
-fn follow(skb: &mut __sk_buff, flow: &mut Flow, sender: Sender, event: &mut Event) -> Result<(), Skip> {
+/// What [`tlstrace_follow`] and [`tlstrace_payload`] return.
+const REPORT: u32 = 0;
+const OPAQUE: u32 = 1;
+const REPETITIVE: u32 = 2;
+const OTHER_INTERFACE: u32 = 3;
+const FINISHED: u32 = 4;
+
+/// [`follow`].
+///
+/// # Safety
+///
+/// The pointers must be valid or null.
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn tlstrace_follow(
+    skb: *mut __sk_buff,
+    event: *mut Event,
+    flow: *mut Flow,
+    is_high: u32,
+    hash: u32,
+) -> u32 {
+    // SAFETY: the caller's.
+    let (Some(skb), Some(event), Some(flow)) = (unsafe { (skb.as_mut(), event.as_mut(), flow.as_mut()) })
+    else {
+        return REPETITIVE;
+    };
+    let sender = if is_high == 0 { Sender::Low } else { Sender::High };
     if flow.flags & Flow::LOSS != 0 {
         event.note(Notes::LOSS_BEFORE);
     }
+    let outcome = choose(skb, event, flow, sender);
+    if outcome == REPORT {
+        if event.write(skb, emit::now()) {
+            flow.flags &= !Flow::LOSS;
+        } else {
+            flow.flags |= Flow::LOSS;
+        }
+    }
+    account(flow, &event.packet, sender, hash);
+    outcome
+}
+
+/// Whether a segment of a followed flow is reported, with what of it is wanted copied.
+#[inline(always)]
+fn choose(skb: &mut __sk_buff, event: &mut Event, flow: &mut Flow, sender: Sender) -> u32 {
     let tcp = &event.packet.tcp;
     let is_rare = tcp.flags & RARE != 0;
     let has_payload = tcp.payload_len != 0 && tcp.flags & TcpFlags::RST == 0;
     flow.segments += u32::from(has_payload);
     let segments = flow.segments;
-    let both_encrypted = flow.streams[0].encrypted() != 0 && flow.streams[1].encrypted() != 0;
     let (stream, peer) = flow.split(sender);
     let owner = event.place(skb);
     if stream.owner == 0 {
         stream.owner = owner;
     }
     if stream.owner != owner {
-        return Err(Skip::OtherInterface);
+        return OTHER_INTERFACE;
     }
     if !has_payload {
-        if !is_rare {
-            if both_encrypted || stream.acknowledgements >= limits::MAX_ACKNOWLEDGEMENTS {
-                return Err(Skip::Repetitive);
-            }
-            stream.acknowledgements += 1;
-        }
-        return Ok(());
+        stream.acknowledgements = stream.acknowledgements.saturating_add(1);
+        return REPORT;
     }
     let outcome = if stream.mode() == Mode::DONE {
-        Err(Skip::Finished)
+        FINISHED
     } else {
         // SAFETY: all are valid.
-        match unsafe { tlstrace_payload(skb, event, stream, peer) } {
-            REPORT => Ok(()),
-            OPAQUE => Err(Skip::Opaque),
-            _ => Err(Skip::Repetitive),
-        }
+        unsafe { tlstrace_payload(skb, event, stream, peer) }
     };
     if is_rare {
-        return Ok(());
+        return REPORT;
     }
     if segments > limits::MAX_NOT_TLS_REPORTED && event.notes() & Notes::NOT_TLS != 0 {
-        return Err(Skip::Repetitive);
+        return REPETITIVE;
     }
     outcome
 }
-
-/// What [`tlstrace_payload`] returns.
-const REPORT: u32 = 0;
-const OPAQUE: u32 = 1;
-const REPETITIVE: u32 = 2;
 
 /// Follows the payload of a segment, and copies of it what is wanted.
 ///
@@ -388,7 +432,9 @@ unsafe extern "C" fn tlstrace_payload(
         Place::Probe => return REPETITIVE,
         Place::Old => {
             match stream.fill(sequence, len) {
-                Some((at, len)) => event.copy_all(skb, at, len),
+                Some((at, len)) => {
+                    Segment { skb, event }.copy(at, len);
+                }
                 None => event.note(Notes::RETRANSMISSION),
             }
             return REPORT;
@@ -428,7 +474,7 @@ fn begin(skb: &mut __sk_buff, event: &mut Event, stream: &mut Stream, peer: &mut
             }
         };
         if proxy_len != 0 && proxy_len <= len - at {
-            event.copy_all(skb, at, wanted);
+            Segment { skb, event }.copy(at, wanted);
             event.at = at + proxy_len;
         }
     }
@@ -488,8 +534,9 @@ fn account(flow: &mut Flow, packet: &TcpPacket, sender: Sender, hash: u32) {
         leave_gate(flow, hash);
     } else if packet.tcp.flags & TcpFlags::RST != 0 {
         let stream = &flow.streams[sender as usize & 1];
-        // A reset elsewhere in the window does not end the connection (RFC 5961 §3.2).
-        if stream.next_sequence() == Some(packet.tcp.sequence) {
+        // A reset elsewhere in the window does not end the connection (RFC 5961 §3.2). Behind a FIN, which
+        // takes a sequence number, there is nothing to end.
+        if stream.next_sequence() == Some(packet.tcp.sequence) || flow.flags & Flow::BOTH_FIN != 0 {
             leave_gate(flow, hash);
         }
     } else if packet.tcp.flags & TcpFlags::FIN != 0 {

@@ -159,6 +159,7 @@ impl Live<'_, '_> {
         let mut result = Ok(());
         let taken = capture.ring.drain(clock, |segment| {
             last = segment.timestamp;
+            engine.advance_to(segment.timestamp);
             engine.handle_segment(segment);
             if result.is_ok() {
                 result = publish(engine, report);
@@ -168,7 +169,7 @@ impl Live<'_, '_> {
         if taken == crate::capture::ring::BATCH {
             horizon = horizon.min(last);
         }
-        engine.handle_timeout(horizon);
+        engine.advance_to(horizon);
         publish(engine, report)?;
         report.flush()?;
         Ok(taken)

@@ -17,7 +17,6 @@ use crate::capture::file::{self, CaptureReader, Frame, ReadError};
 use crate::cli::notice;
 use crate::cli::settings::Replay;
 use crate::engine::segment::Segment;
-use crate::engine::timestamp::Timestamp;
 use crate::engine::{self, Engine, Output};
 use crate::report::Report;
 use crate::sink::Observer;
@@ -187,33 +186,9 @@ fn advance(
     segment: &Segment<'_>,
     on_output: &mut OnOutput<'_>,
 ) -> Result<ControlFlow<()>, ReplayError> {
-    if fire_timers(engine, segment.timestamp, on_output)?.is_break() {
-        return Ok(ControlFlow::Break(()));
-    }
+    engine.advance_to(segment.timestamp);
     engine.handle_segment(segment);
     drain(engine, on_output)
-}
-
-/// Has the engine act on every deadline up to `now`, at the time of each, as a live run would.
-fn fire_timers(
-    engine: &mut Engine,
-    now: Timestamp,
-    on_output: &mut OnOutput<'_>,
-) -> Result<ControlFlow<()>, ReplayError> {
-    let mut fired = None;
-    while let Some(deadline) = engine.poll_timeout().filter(|deadline| *deadline <= now) {
-        // A deadline that stays, or goes back, has to wait for the packets.
-        let is_later = fired.is_none_or(|fired| deadline > fired);
-        engine.handle_timeout(if is_later { deadline } else { now });
-        if drain(engine, on_output)?.is_break() {
-            return Ok(ControlFlow::Break(()));
-        }
-        if !is_later {
-            break;
-        }
-        fired = Some(deadline);
-    }
-    Ok(ControlFlow::Continue(()))
 }
 
 fn drain(engine: &mut Engine, on_output: &mut OnOutput<'_>) -> Result<ControlFlow<()>, ReplayError> {

@@ -45,6 +45,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(150);
 const LINGER: Duration = Duration::from_mins(1);
 /// A hole that the receiver does not have was lost by the capture; so long is waited for a reordered event.
 const HOLE_PATIENCE: Duration = Duration::from_millis(100);
+/// Repetitions closer together than this are copies of one packet, which a mirror port or a capture on all
+/// interfaces makes: timers that send again start at 200 ms in Linux (`TCP_RTO_MIN`).
+const RESENT_APART: Duration = Duration::from_millis(10);
 /// `ECCurveType` of a ServerKeyExchange that names its curve (RFC 8422 §5.4).
 const NAMED_CURVE: u8 = 3;
 /// Bytes kept of a stream that does not begin with TLS.
@@ -116,6 +119,7 @@ struct Side {
 struct Resent {
     position: u64,
     times: u32,
+    last: Timestamp,
 }
 
 impl Connection {
@@ -394,7 +398,7 @@ impl Connection {
             Role::Client => (client, server),
             Role::Server => (server, client),
         };
-        let next = side.stream.position().max(side.stream.end()).cast_signed();
+        let next = side.stream.position().cast_signed();
         let begins_tls = side.records.awaits_tls()
             && begins_record(segment)
             && side.stream.offset_of(sequence).is_none_or(|at| at == next);
@@ -413,16 +417,22 @@ impl Connection {
         let position = learner.position;
         let news =
             side.stream.take(segment, &mut Reading { records: &mut side.records, observer: &mut learner });
+        // In front of a hole, reading is not where the program was when it had enough.
+        if segment.notes & Notes::LAST != 0 && !side.stream.has_hole() {
+            side.records.end(segment.notes & Notes::UNFRAMED != 0, &mut learner);
+        }
         let inverted = learner.roles_inverted;
         let end = side.stream.end();
-        if !news && position < end {
+        let last_sent = self.facts.peer(role).last_payload.unwrap_or_default().max(side.resent.last);
+        if !news && position < end && now.since(last_sent) >= RESENT_APART {
             // What follows the first missing byte is sent again only because that one is.
-            let Resent { position: stuck, times } = side.resent;
+            side.resent.last = now;
+            let Resent { position: stuck, times, last: _ } = side.resent;
             let acked = side.stream.acked();
             if times > 0 && stuck == position {
                 side.resent.times = times.saturating_add(1);
             } else if acked <= position && (times == 0 || stuck < acked || position < stuck) {
-                side.resent = Resent { position, times: 1 };
+                side.resent = Resent { position, times: 1, last: now };
             }
         }
         let peer = self.facts.peer_mut(role);

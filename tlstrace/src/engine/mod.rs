@@ -128,6 +128,21 @@ impl Engine {
         }
     }
 
+    /// Acts on every deadline up to `now`, at the time of each. Called with the time of each segment before it is
+    /// handled, it makes what is said independent of how late the segments come to the engine.
+    pub fn advance_to(&mut self, now: Timestamp) {
+        let mut fired = None;
+        while let Some(deadline) = self.poll_timeout().filter(|deadline| *deadline <= now) {
+            // A deadline that stays, or goes back, has to wait for the packets.
+            let is_later = fired.is_none_or(|fired| deadline > fired);
+            self.handle_timeout(if is_later { deadline } else { now });
+            if !is_later {
+                return;
+            }
+            fired = Some(deadline);
+        }
+    }
+
     /// When [`Engine::handle_timeout`] should be called next. Calling it earlier or later does no harm.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         self.table.next_deadline()

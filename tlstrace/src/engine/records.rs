@@ -161,6 +161,10 @@ impl<O: Observer> Reader for Reading<'_, O> {
     fn indifferent_to(&self) -> u64 {
         self.records.indifferent_to()
     }
+
+    fn has_ended(&self) -> bool {
+        self.records.state == State::Ended
+    }
 }
 
 impl Records {
@@ -184,6 +188,17 @@ impl Records {
         self.partial.clear();
         self.message = Message::default();
         self.state = State::RecordHeader;
+    }
+
+    /// The capture has seen enough of this direction and leaves out the rest. What is missing from here on is no
+    /// loss. If `is_broken`, that is because no record header stood where one was due.
+    pub(crate) fn end(&mut self, is_broken: bool, observer: &mut impl Observer) {
+        if is_broken && self.state != State::Ended {
+            observer.not_a_record(&[]);
+        }
+        self.partial.clear();
+        self.message = Message::default();
+        self.state = State::Ended;
     }
 
     /// Whether framing was lost to bytes that were never captured.

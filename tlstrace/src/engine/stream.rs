@@ -9,6 +9,9 @@
 //! Offsets are 64 bits wide and count from the first payload byte, so sequence numbers may wrap.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
+
+use smallvec::SmallVec;
 
 use super::segment::Segment;
 
@@ -16,6 +19,8 @@ use super::segment::Segment;
 const MAX_PENDING_BYTES: usize = 128 * 1024;
 /// Most pieces that one direction holds back behind a hole.
 const MAX_PENDING_PIECES: usize = 256;
+/// Most ranges below the end that are remembered as not seen yet.
+const MAX_UNSEEN: usize = 32;
 /// How far from the expected position a segment may lie and still belong to this stream: the largest
 /// scaled window (RFC 7323 §2.3).
 const MAX_DISTANCE: u64 = 1 << 30;
@@ -34,6 +39,9 @@ pub(crate) trait Reader {
 
     /// How many of the next bytes the reader will throw away, whatever they are.
     fn indifferent_to(&self) -> u64;
+
+    /// Whether the reader will throw away all that comes, so that nothing of it can be lost.
+    fn has_ended(&self) -> bool;
 }
 
 /// Position and shape of one direction of a connection.
@@ -48,6 +56,9 @@ pub(crate) struct Stream {
     pending_bytes: usize,
     /// One past the highest payload byte that was seen on the wire.
     end: u64,
+    /// Ranges below the end that were not on the wire yet, whether anybody wants to read them or not. What
+    /// fills them was reordered, not sent again.
+    unseen: SmallVec<[Range<u64>; 1]>,
     /// Offset that a FIN occupies.
     fin: Option<u64>,
     /// One past the highest byte that the peer acknowledged (a FIN counts as a byte).
@@ -113,11 +124,10 @@ impl Stream {
         if start.abs_diff(self.next) > MAX_DISTANCE {
             return false;
         }
-        let news = start.saturating_add(len) > self.end;
-        if len > 0 && !news && start < self.end {
+        let news = self.see(start..start.saturating_add(len));
+        if len > 0 && !news {
             self.retransmissions = self.retransmissions.saturating_add(1);
         }
-        self.end = self.end.max(start.saturating_add(len));
         if segment.is_fin() {
             self.fin.get_or_insert(start.saturating_add(len));
         }
@@ -166,7 +176,7 @@ impl Stream {
             if missing > 0 {
                 if self.hole_refused {
                     self.lost_on_path = true;
-                } else {
+                } else if !reader.has_ended() {
                     self.lost = self.lost.saturating_add(missing);
                     self.gaps = self.gaps.saturating_add(1);
                 }
@@ -210,6 +220,27 @@ impl Stream {
     /// Holes given up, and the bytes in them.
     pub(crate) fn gaps(&self) -> (u32, u64) {
         (self.gaps, self.lost)
+    }
+
+    /// Notes that a range was on the wire. Returns whether any of it had not been before.
+    fn see(&mut self, range: Range<u64>) -> bool {
+        let mut news = range.end > self.end;
+        if !self.unseen.is_empty() {
+            for gap in std::mem::take(&mut self.unseen) {
+                let before = gap.start..gap.end.min(range.start);
+                let after = gap.start.max(range.end)..gap.end;
+                news |= gap.start < range.end && range.start < gap.end;
+                self.unseen.extend([before, after].into_iter().filter(|rest| !rest.is_empty()));
+            }
+        }
+        if range.start > self.end {
+            self.unseen.push(self.end..range.start);
+        }
+        if self.unseen.len() > MAX_UNSEEN {
+            self.unseen.drain(..self.unseen.len() - MAX_UNSEEN);
+        }
+        self.end = self.end.max(range.end);
+        news
     }
 
     /// Puts a piece at `start`: reads it now if it is next, keeps it if there is a hole in front.
@@ -334,6 +365,10 @@ mod tests {
         fn indifferent_to(&self) -> u64 {
             0
         }
+
+        fn has_ended(&self) -> bool {
+            false
+        }
     }
 
     fn segment(sequence: u32, bytes: &[u8]) -> Segment<'_> {
@@ -414,6 +449,17 @@ mod tests {
     }
 
     #[test]
+    fn what_comes_late_is_news_and_no_retransmission() {
+        let mut stream = Stream::default();
+        let mut collected = Collected::default();
+        stream.begin(0);
+        let mut news_at = |offset: u32, bytes| stream.take(&segment(1 + offset, bytes), &mut collected);
+        assert!(news_at(4, b"ef") && news_at(0, b"ab") && news_at(2, b"cd"));
+        assert!(!news_at(2, b"cd") && !news_at(4, b"e"));
+        assert_eq!(stream.retransmissions(), 2);
+    }
+
+    #[test]
     fn what_is_held_back_is_bounded() {
         let mut stream = Stream::default();
         let mut collected = Collected::default();
@@ -422,6 +468,7 @@ mod tests {
             stream.take(&segment(3 + 2 * i, b"x"), &mut collected);
         }
         assert!(stream.pending.len() <= MAX_PENDING_PIECES);
+        assert!(stream.unseen.len() <= MAX_UNSEEN);
     }
 
     #[test]

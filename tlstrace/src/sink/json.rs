@@ -3,13 +3,15 @@
 
 use std::borrow::Cow;
 use std::fmt::Display;
+use std::hash::Hash;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 
 use serde::ser::SerializeSeq;
 use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
 
-use crate::engine::facts::{HandshakeFacts, How, Peer};
+use crate::engine::facts::{HandshakeFacts, How};
 use crate::engine::segment::Direction;
 use crate::engine::timestamp::{Civil, Timestamp};
 use crate::tls::certificate::{Certificate, CertificateChain};
@@ -18,21 +20,84 @@ use crate::tls::codepoints::{AlertLevel, ProtocolVersion};
 use crate::tls::fingerprint;
 use crate::verdict::{Alternative, EndedHow, Evidence, Severity, Verdict, words};
 
+use super::rendered::{Rendered, hash_of};
 use super::{Observer, Sink};
 
 /// The JSON format.
 #[derive(Default)]
 pub(super) struct Json {
     line: Vec<u8>,
+    clients: Rendered<Box<ClientHello>>,
+    servers: Rendered<Vec<[u8; 32]>>,
+    chains: Rendered<Vec<[u8; 32]>>,
 }
 
 impl Sink for Json {
     fn emit(&mut self, verdict: &Verdict, observer: &Observer, out: &mut dyn Write) -> io::Result<()> {
         self.line.clear();
-        serde_json::to_writer(&mut self.line, &Line::of(verdict, observer))?;
+        let chain = verdict.facts.server().certificates.as_ref();
+        let parts = Parts {
+            client: match verdict.facts.client_hello.as_deref() {
+                None => None,
+                Some(hello) => Some(self.clients.get(
+                    hash_of(&shown_of(hello)),
+                    |known| shown_of(known) == shown_of(hello),
+                    || Box::new(hello.clone()),
+                    || Client::of(hello),
+                )?),
+            },
+            server: match chain.filter(|chain| chain.leaf().is_some()) {
+                None => None,
+                Some(chain) => {
+                    Some(self.servers.get(chain_hash(chain), is_chain(chain), digests(chain), || {
+                        Certificates::of(chain)
+                    })?)
+                }
+            },
+            server_certificates: match chain.filter(|chain| !chain.certificates.is_empty()) {
+                None => None,
+                Some(chain) => {
+                    Some(self.chains.get(chain_hash(chain), is_chain(chain), digests(chain), || {
+                        CertificateFields::chain(chain, true)
+                    })?)
+                }
+            },
+        };
+        serde_json::to_writer(&mut self.line, &Line::of(verdict, observer, &parts))?;
         self.line.push(b'\n');
         out.write_all(&self.line)
     }
+}
+
+/// Parts of a line that other lines share.
+struct Parts<'a> {
+    client: Option<&'a RawValue>,
+    server: Option<&'a RawValue>,
+    server_certificates: Option<&'a RawValue>,
+}
+
+/// All of a ClientHello that [`Client`] shows, directly or in a fingerprint.
+fn shown_of(hello: &ClientHello) -> impl Hash + PartialEq {
+    (
+        (hello.server_name.as_ref(), hello.legacy_version, hello.ssl_v2),
+        (&hello.supported_versions, &hello.cipher_suites, &hello.extensions),
+        (&hello.supported_groups, &hello.signature_schemes, &hello.alpn, &hello.ec_point_formats),
+    )
+}
+
+fn chain_hash(chain: &CertificateChain) -> u64 {
+    chain.certificates.iter().fold(0, |hash, certificate| {
+        let [a, b, c, d, e, f, g, h, ..] = certificate.sha256;
+        hash.rotate_left(1) ^ u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    })
+}
+
+fn is_chain(chain: &CertificateChain) -> impl Fn(&Vec<[u8; 32]>) -> bool {
+    |known| known.iter().eq(chain.certificates.iter().map(|certificate| &certificate.sha256))
+}
+
+fn digests(chain: &CertificateChain) -> impl FnOnce() -> Vec<[u8; 32]> {
+    || chain.certificates.iter().map(|certificate| certificate.sha256).collect()
 }
 
 #[derive(Serialize)]
@@ -105,9 +170,9 @@ struct Tls<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     resumed: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    client: Option<Client<'a>>,
+    client: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    server: Option<Certificates<'a>>,
+    server: Option<&'a RawValue>,
 }
 
 #[derive(Serialize)]
@@ -167,8 +232,8 @@ struct Trace<'a> {
     selection: Option<Selection>,
     #[serde(skip_serializing_if = "Option::is_none")]
     certificate_request: Option<RequestFields<'a>>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    server_certificates: Vec<CertificateFields<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server_certificates: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     client_certificates: Vec<CertificateFields<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -349,7 +414,7 @@ struct Capture {
 }
 
 impl<'a> Line<'a> {
-    fn of(verdict: &'a Verdict, observer: &'a Observer) -> Self {
+    fn of(verdict: &'a Verdict, observer: &'a Observer, parts: &Parts<'a>) -> Self {
         let facts = &*verdict.facts;
         let direction = match facts.direction {
             Direction::Ingress => Some("inbound"),
@@ -374,8 +439,8 @@ impl<'a> Line<'a> {
                 hostname: observer.hostname.as_deref(),
                 interface: observer.interfaces.get(&facts.interface).map(|name| Interface { name }),
             },
-            tls: Tls::of(facts),
-            tlstrace: Trace::of(verdict),
+            tls: Tls::of(facts, parts),
+            tlstrace: Trace::of(verdict, parts),
         }
     }
 }
@@ -387,7 +452,7 @@ impl Endpoint {
 }
 
 impl<'a> Tls<'a> {
-    fn of(facts: &'a HandshakeFacts) -> Self {
+    fn of(facts: &'a HandshakeFacts, parts: &Parts<'a>) -> Self {
         let selected = facts.server_hello.as_deref();
         let version = facts.version();
         Self {
@@ -398,8 +463,8 @@ impl<'a> Tls<'a> {
             curve: facts.group().map(|group| group.to_string()),
             next_protocol: selected.and_then(|hello| hello.alpn.as_deref()).map(protocol_name),
             resumed: selected.map(|_| facts.progress.resumed),
-            client: facts.client_hello.as_deref().map(Client::of),
-            server: facts.server().certificates.as_ref().and_then(Certificates::of),
+            client: parts.client,
+            server: parts.server,
         }
     }
 }
@@ -440,7 +505,7 @@ impl<'a> Certificates<'a> {
 }
 
 impl<'a> Trace<'a> {
-    fn of(verdict: &'a Verdict) -> Self {
+    fn of(verdict: &'a Verdict, parts: &Parts<'a>) -> Self {
         let facts = &*verdict.facts;
         Self {
             schema: "tlstrace/1",
@@ -467,8 +532,13 @@ impl<'a> Trace<'a> {
                 certificate_types: &request.certificate_types,
                 signature_algorithms: Names(&request.signature_schemes, |scheme| scheme.is_grease()),
             }),
-            server_certificates: CertificateFields::chain(facts.server(), true),
-            client_certificates: CertificateFields::chain(facts.client(), false),
+            server_certificates: parts.server_certificates,
+            client_certificates: facts
+                .client()
+                .certificates
+                .as_ref()
+                .map(|chain| CertificateFields::chain(chain, false))
+                .unwrap_or_default(),
             proxy: facts.proxy.map(|header| Proxy {
                 version: header.version,
                 local: header.local,
@@ -559,9 +629,8 @@ impl Selection {
 }
 
 impl<'a> CertificateFields<'a> {
-    fn chain(peer: &'a Peer, is_public: bool) -> Vec<Self> {
-        let chain = peer.certificates.iter().flat_map(|chain| &chain.certificates);
-        chain.map(|certificate| Self::of(certificate, is_public)).collect()
+    fn chain(chain: &'a CertificateChain, is_public: bool) -> Vec<Self> {
+        chain.certificates.iter().map(|certificate| Self::of(certificate, is_public)).collect()
     }
 
     fn of(certificate: &'a Certificate, is_public: bool) -> Self {

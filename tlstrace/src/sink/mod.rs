@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod json;
+mod rendered;
 mod text;
 
 use std::collections::BTreeMap;

@@ -20,12 +20,12 @@ use tlstrace_peers::{
 
 use crate::skip;
 
-const NAME: &str = "shop.example";
-const PORT: u16 = 8443;
-/// The source port of the connection that a test judges.
+pub(crate) const NAME: &str = "shop.example";
+pub(crate) const PORT: u16 = 8443;
+/// The source port of the (first) connection that a test judges.
 const CLIENT_PORT: u16 = 40_001;
 /// Far more than any verdict needs; a test that waits so long fails.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Runs a case over IPv4 and over IPv6, as two tests.
 macro_rules! over_both_families {
@@ -329,18 +329,20 @@ fn a_connection_that_passes_two_interfaces_has_one_verdict() {
 }
 
 /// A client, a server, and `tlstrace watch` on the server's interface.
-struct Live {
+pub(crate) struct Live {
     // Before the pair: it is killed before its network goes away.
-    watch: Process,
-    pair: Pair,
-    identity: Identity,
-    family: Family,
+    pub(crate) watch: Process,
+    pub(crate) pair: Pair,
+    pub(crate) identity: Identity,
+    pub(crate) family: Family,
+    /// Where the next connection comes from.
+    pub(crate) client_port: u16,
     /// Every verdict line that a test has read.
-    said: Vec<String>,
+    pub(crate) said: Vec<String>,
 }
 
 impl Live {
-    fn start(family: Family) -> Self {
+    pub(crate) fn start(family: Family) -> Self {
         Self::start_with(family, &[])
     }
 
@@ -348,46 +350,63 @@ impl Live {
         Self::on(Pair::new().unwrap(), family, arguments)
     }
 
-    fn on(pair: Pair, family: Family, arguments: &[&str]) -> Self {
-        let watch = watch_json(&pair.server, &[&["-i", Pair::SERVER_INTERFACE], arguments].concat());
-        Self { watch, pair, identity: Identity::issue(&[NAME]).unwrap(), family, said: Vec::new() }
+    pub(crate) fn on(pair: Pair, family: Family, arguments: &[&str]) -> Self {
+        Self::watched_by(pair, family, |pair| {
+            watch_json(&pair.server, &[&["-i", Pair::SERVER_INTERFACE], arguments].concat())
+        })
     }
 
-    fn server(&self) -> SocketAddr {
+    pub(crate) fn watched_by(pair: Pair, family: Family, watch: impl FnOnce(&Pair) -> Process) -> Self {
+        Self {
+            watch: watch(&pair),
+            pair,
+            identity: Identity::issue(&[NAME]).unwrap(),
+            family,
+            client_port: CLIENT_PORT,
+            said: Vec::new(),
+        }
+    }
+
+    pub(crate) fn server(&self) -> SocketAddr {
         (Pair::server_address(self.family), PORT).into()
     }
 
-    fn client(&self) -> SocketAddr {
-        (Pair::client_address(self.family), CLIENT_PORT).into()
+    pub(crate) fn client(&self) -> SocketAddr {
+        (Pair::client_address(self.family), self.client_port).into()
     }
 
-    fn openssl_server(&self, arguments: &[&str]) -> Process {
+    pub(crate) fn openssl_server(&self, arguments: &[&str]) -> Process {
         openssl::server(&self.pair.server, &self.identity, PORT, arguments).unwrap()
     }
 
-    fn rustls_server(&self) -> Service {
+    pub(crate) fn rustls_server(&self) -> Service {
         let config = rustls_server(&self.identity, ALL_VERSIONS).unwrap();
         Service::start(&self.pair.server, PORT, move |stream| terminate_tls(stream, &config)).unwrap()
     }
 
-    fn gateway(&self, names: &'static [&'static str]) -> Service {
+    pub(crate) fn gateway(&self, names: &'static [&'static str]) -> Service {
         let config = rustls_server(&self.identity, ALL_VERSIONS).unwrap();
         Service::start(&self.pair.server, PORT, sni_gateway(names, config)).unwrap()
     }
 
-    /// One connection by `openssl s_client`, from [`CLIENT_PORT`]. Whether it succeeds is for the verdict to say.
-    fn openssl_client(&self, arguments: &[&str]) {
+    /// One connection by `openssl s_client`, from [`Self::client_port`]. Whether it succeeds is for the verdict to say.
+    pub(crate) fn openssl_client(&self, arguments: &[&str]) {
         let bind = self.client().to_string();
         let arguments = [&["-bind", &bind], arguments].concat();
         openssl::client(&self.pair.client, self.server(), &arguments).output().unwrap();
     }
 
     /// One connection by rustls, with an echo over it. `segment` is how many bytes each segment carries.
-    fn rustls_client(&self, versions: &[&'static SupportedProtocolVersion], name: &str, segment: usize) {
+    pub(crate) fn rustls_client(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+        name: &str,
+        segment: usize,
+    ) {
         echo(&mut self.rustls_session(versions, name, segment));
     }
 
-    fn rustls_session(
+    pub(crate) fn rustls_session(
         &self,
         versions: &[&'static SupportedProtocolVersion],
         name: &str,
@@ -397,16 +416,16 @@ impl Live {
         StreamOwned::new(client, Segmented::new(self.connect(), segment).unwrap())
     }
 
-    /// A TCP connection from [`CLIENT_PORT`].
-    fn connect(&self) -> TcpStream {
+    /// A TCP connection from [`Self::client_port`].
+    pub(crate) fn connect(&self) -> TcpStream {
         self.try_connect().unwrap()
     }
 
-    fn try_connect(&self) -> std::io::Result<TcpStream> {
+    pub(crate) fn try_connect(&self) -> std::io::Result<TcpStream> {
         connect_from(&self.pair.client, self.client(), self.server())
     }
 
-    fn next_verdict(&mut self) -> Verdict {
+    pub(crate) fn next_verdict(&mut self) -> Verdict {
         let Some(Line { at, text }) = self.watch.stdout.next(PATIENCE) else {
             let _ = self.watch.signal(Signal::SIGINT);
             panic!("no verdict; tlstrace said: {:#?}", self.watch.stderr.rest(PATIENCE));
@@ -416,7 +435,7 @@ impl Live {
         Verdict { json, at }
     }
 
-    /// The next verdict, which must be this one, on the connection from [`CLIENT_PORT`] to [`PORT`].
+    /// The next verdict, which must be this one, on the connection from [`Self::client_port`] to [`PORT`].
     fn verdict(&mut self, id: &str) -> Verdict {
         self.verdict_among(&[id])
     }
@@ -434,7 +453,7 @@ impl Live {
     }
 
     /// Ends tlstrace as a user does and returns the lines that nobody has read.
-    fn stop(&mut self) -> Vec<String> {
+    pub(crate) fn stop(&mut self) -> Vec<String> {
         self.watch.signal(Signal::SIGINT).unwrap();
         let rest = self.watch.stdout.rest(PATIENCE).unwrap();
         assert_eq!(self.watch.wait(PATIENCE).unwrap().code(), Some(0));
@@ -452,8 +471,8 @@ impl Live {
 }
 
 /// What tlstrace said about one connection, and when it said so.
-struct Verdict {
-    json: Value,
+pub(crate) struct Verdict {
+    pub(crate) json: Value,
     at: Instant,
 }
 
@@ -486,7 +505,7 @@ fn watch_json(namespace: &Namespace, arguments: &[&str]) -> Process {
 }
 
 /// Does the handshake, sends a few bytes, waits for their echo, and closes in the order that TLS asks for.
-fn echo(tls: &mut StreamOwned<ClientConnection, impl Read + Write>) {
+pub(crate) fn echo(tls: &mut StreamOwned<ClientConnection, impl Read + Write>) {
     tls.write_all(b"ping").unwrap();
     tls.read_exact(&mut [0; 4]).unwrap();
     tls.conn.send_close_notify();

@@ -9,8 +9,10 @@
 mod frame;
 mod harness;
 mod live;
+mod live_replay;
 mod namespaces;
 mod peers;
+mod privacy;
 mod test_run;
 
 /// Says loudly that the current test did not test anything, and why. Return from the test after it.

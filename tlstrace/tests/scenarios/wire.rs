@@ -46,6 +46,24 @@ impl Variation {
         [Self::AsWritten, Self::SingleBytes, Self::Doubled, Self::TwoInterfaces];
 }
 
+/// Whom a scenario is played to.
+pub(crate) trait Audience {
+    fn segment(&mut self, segment: &Segment<'_>);
+
+    /// Time has passed, to this point.
+    fn time(&mut self, now: Timestamp);
+}
+
+impl Audience for Engine {
+    fn segment(&mut self, segment: &Segment<'_>) {
+        self.handle_segment(segment);
+    }
+
+    fn time(&mut self, now: Timestamp) {
+        self.handle_timeout(now);
+    }
+}
+
 /// Plays the steps of one connection after the other.
 pub(crate) struct Player {
     variation: Variation,
@@ -92,18 +110,18 @@ impl Player {
     }
 
     /// Lets enough time pass for a verdict.
-    pub(crate) fn pause(&mut self, engine: &mut Engine) {
+    pub(crate) fn pause(&mut self, audience: &mut impl Audience) {
         self.now += 3_000_000_000;
-        engine.handle_timeout(Timestamp::from_nanos(self.now));
+        audience.time(Timestamp::from_nanos(self.now));
     }
 
-    pub(crate) fn play(&mut self, steps: &[String], engine: &mut Engine) {
+    pub(crate) fn play(&mut self, steps: &[String], audience: &mut impl Audience) {
         for step in steps {
-            self.step(step, engine);
+            self.step(step, audience);
         }
     }
 
-    fn step(&mut self, step: &str, engine: &mut Engine) {
+    fn step(&mut self, step: &str, audience: &mut impl Audience) {
         let step = step.split('#').next().unwrap_or_default().trim();
         let (side, rest) = step.split_at(1);
         let rest = rest.trim();
@@ -112,14 +130,14 @@ impl Player {
             "<" => 1,
             "+" => {
                 self.now += u64::try_from(parse_duration(rest).as_nanos()).unwrap();
-                engine.handle_timeout(Timestamp::from_nanos(self.now));
+                audience.time(Timestamp::from_nanos(self.now));
                 return;
             }
             _ => panic!("a step begins with >, < or +: {step:?}"),
         };
         let mut sent = Sent::parse(rest, &self.previous[side]);
         self.now += STEP;
-        engine.handle_timeout(Timestamp::from_nanos(self.now));
+        audience.time(Timestamp::from_nanos(self.now));
         if !sent.blind {
             self.acked[side] = self.next[1 - side];
         }
@@ -135,7 +153,7 @@ impl Player {
             sent.flags |= TcpFlags::ACK;
         }
         if !sent.unseen {
-            self.send(side, start, &sent, engine);
+            self.send(side, start, &sent, audience);
         }
         if sent.at.is_none() && !sent.again {
             let consumed = u32::from(sent.flags & (TcpFlags::SYN | TcpFlags::FIN) != 0);
@@ -143,8 +161,8 @@ impl Player {
         }
     }
 
-    /// Hands a step's segments to the engine, as the variation wants it.
-    fn send(&self, side: usize, start: u32, sent: &Sent, engine: &mut Engine) {
+    /// Hands on a step's segments, as the variation wants it.
+    fn send(&self, side: usize, start: u32, sent: &Sent, audience: &mut impl Audience) {
         let size = match self.variation {
             Variation::SingleBytes if sent.flags & TcpFlags::SYN == 0 => 1,
             _ => usize::MAX,
@@ -181,11 +199,11 @@ impl Player {
                 },
                 notes: 0,
             };
-            engine.handle_segment(&segment(1));
+            audience.segment(&segment(1));
             match self.variation {
                 // A SYN, FIN or RST that is doubled is a retransmission like any other.
-                Variation::Doubled if !part.is_empty() && !sent.again => engine.handle_segment(&segment(1)),
-                Variation::TwoInterfaces => engine.handle_segment(&segment(2)),
+                Variation::Doubled if !part.is_empty() && !sent.again => audience.segment(&segment(1)),
+                Variation::TwoInterfaces => audience.segment(&segment(2)),
                 _ => {}
             }
             sequence = sequence.wrapping_add(len(part));

@@ -11,7 +11,7 @@ use crate::engine::facts::{Ending, How, Role};
 use crate::engine::timestamp::Timestamp;
 use crate::engine::tls13::{ClientCertificate, Exchange};
 use crate::tls::certificate::{Certificate, CertificateChain};
-use crate::tls::codepoints::AlertDescription;
+use crate::tls::codepoints::{AlertDescription, ContentType};
 use crate::verdict::{Blame, Case, Confidence, EndedHow, Finding, Severity, Specificity, words};
 
 use super::{Rule, rule};
@@ -288,13 +288,22 @@ fn short_answer(case: &Case<'_>, exchange: Option<&Exchange<'_>>) -> Option<u32>
             .server()
             .opaque_records
             .iter()
-            .filter(|record| record.content_type == crate::tls::codepoints::ContentType::APPLICATION_DATA)
+            .filter(|record| record.content_type == ContentType::APPLICATION_DATA)
             .map(|record| u32::from(record.length))
             .collect(),
     };
     // Where the request overtakes the tickets, they are counted in: at most two, before the answer.
     let last = answers.last().copied()?;
-    let requests = facts.client().opaque_records.iter().filter(|record| record.time >= request).count();
+    // By position where it is known: one segment may carry the Finished and the request.
+    let requests = match exchange {
+        Some(exchange) => exchange.client_answer().count(),
+        None => facts
+            .client()
+            .opaque_records
+            .iter()
+            .filter(|record| record.time >= request && record.content_type != ContentType::HANDSHAKE)
+            .count(),
+    };
     (answers.len() <= 3 && requests <= 2 && last <= ERROR_PAGE).then_some(last)
 }
 

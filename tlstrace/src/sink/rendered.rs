@@ -1,0 +1,58 @@
+//! Parts of JSON lines that many lines have in common, as they were written the first time: what a kind of
+//! client offers, and a server's certificates.
+//!
+//! A busy listener sees few kinds of clients and few chains, and most of a line is made of them. What is kept
+//! is bounded; what is looked up is compared, not only its hash.
+
+use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+/// Most parts that are kept of one kind. When there are more, all are forgotten: simpler than to choose, and
+/// rare enough.
+const MAX_KEPT: usize = 512;
+
+/// Rendered parts by what they show.
+#[derive(Debug)]
+pub(super) struct Rendered<K> {
+    by_hash: HashMap<u64, (K, Box<RawValue>)>,
+}
+
+impl<K> Default for Rendered<K> {
+    fn default() -> Self {
+        Self { by_hash: HashMap::new() }
+    }
+}
+
+impl<K> Rendered<K> {
+    /// The part for a key with this `hash`: as it was rendered before for an equal key, or as `render` gives it.
+    pub(super) fn get<T: Serialize>(
+        &mut self,
+        hash: u64,
+        is_key: impl Fn(&K) -> bool,
+        key: impl FnOnce() -> K,
+        render: impl FnOnce() -> T,
+    ) -> serde_json::Result<&RawValue> {
+        let is_known = self.by_hash.get(&hash).is_some_and(|(known, _)| is_key(known));
+        if !is_known {
+            if self.by_hash.len() >= MAX_KEPT {
+                self.by_hash.clear();
+            }
+            let part = serde_json::value::to_raw_value(&render())?;
+            self.by_hash.insert(hash, (key(), part));
+        }
+        match self.by_hash.get(&hash) {
+            Some((_, part)) => Ok(part),
+            None => Ok(RawValue::NULL),
+        }
+    }
+}
+
+/// Hash of anything, the same for as long as the program runs.
+pub(super) fn hash_of(value: &impl Hash) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
