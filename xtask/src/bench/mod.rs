@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: figures, measured on this machine. One file a bench.
 
+mod decode;
 mod kernel;
 mod replay;
 
@@ -12,6 +13,7 @@ pub(crate) struct Args {
 
 #[derive(clap::Subcommand)]
 enum Bench {
+    Decode(decode::Args),
     /// Nanoseconds per packet of the BPF programs (needs root)
     Kernel,
     Replay(replay::Args),
@@ -19,6 +21,7 @@ enum Bench {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     match &args.bench {
+        Bench::Decode(args) => decode::run(args),
         Bench::Kernel => kernel::run(),
         Bench::Replay(args) => replay::run(args),
     }
