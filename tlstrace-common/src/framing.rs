@@ -403,6 +403,7 @@ impl Stream {
     }
 
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "one byte of five")]
     const fn content_type(&self) -> u8 {
         let [_, _, _, content_type, ..] = self.head.to_be_bytes();
         content_type
@@ -442,4 +443,125 @@ pub fn proxy_header(head: [u8; HEAD_LEN]) -> Option<ProxyHeader> {
         });
     }
     (head[..6] == *b"PROXY ").then_some(ProxyHeader::Line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    extern crate std;
+    use std::vec;
+    use std::vec::Vec;
+
+    /// A segment, and the ranges of it that were copied.
+    struct Segment<'a> {
+        bytes: &'a [u8],
+        copied: Vec<bool>,
+    }
+
+    impl Payload for Segment<'_> {
+        fn peek<const N: usize>(&mut self, at: u32) -> Option<[u8; N]> {
+            self.bytes.get(at as usize..)?.first_chunk().copied()
+        }
+
+        fn copy(&mut self, at: u32, len: u32) -> u32 {
+            self.copied[at as usize..(at + len) as usize].fill(true);
+            len
+        }
+    }
+
+    /// Passes a stream in segments of these lengths, and tells of each byte whether it was copied.
+    fn copied(stream_bytes: &[u8], segments: impl IntoIterator<Item = usize>) -> (Vec<bool>, Stream) {
+        let mut stream = Stream::default();
+        let mut rest = stream_bytes;
+        let mut copied = Vec::new();
+        for len in segments {
+            let (bytes, tail) = rest.split_at(len);
+            rest = tail;
+            let len = u32::try_from(len).unwrap();
+            let mut segment = Segment { bytes, copied: vec![false; bytes.len()] };
+            assert_eq!(stream.place(u32::try_from(copied.len()).unwrap(), len), Place::New(0));
+            let mut at = 0;
+            if stream.mode() == Mode::UNSEEN {
+                let mut head = [0; HEAD_LEN];
+                let known = bytes.len().min(HEAD_LEN);
+                head[..known].copy_from_slice(&bytes[..known]);
+                stream.begin(head, len);
+            }
+            while at < len && stream.mode() == Mode::TLS {
+                at += stream.step(&mut segment, at, len - at).passed;
+            }
+            stream.advance(len);
+            copied.extend(segment.copied);
+        }
+        assert!(rest.is_empty());
+        (copied, stream)
+    }
+
+    fn record(content_type: u8, body: &[u8]) -> Vec<u8> {
+        let [l1, l0] = u16::try_from(body.len()).unwrap().to_be_bytes();
+        [&[content_type, 3, 3, l1, l0], body].concat()
+    }
+
+    fn message(message_type: u8, len: u8) -> Vec<u8> {
+        [&[message_type, 0, 0, len][..], &vec![0xab; usize::from(len)]].concat()
+    }
+
+    /// A server's flight of TLS 1.2, and application data.
+    fn flight() -> Vec<u8> {
+        [
+            record(HANDSHAKE, &message(SERVER_HELLO, 40)),
+            record(HANDSHAKE, &message(11, 90)),
+            record(HANDSHAKE, &message(SERVER_KEY_EXCHANGE, 30)),
+            record(HANDSHAKE, &message(NEW_SESSION_TICKET, 50)),
+            record(CHANGE_CIPHER_SPEC, &[1]),
+            record(HANDSHAKE, &[0xee; 40]),
+            record(23, &[0xee; 60]),
+            record(23, &[0xee; 60]),
+        ]
+        .concat()
+    }
+
+    #[test]
+    fn what_is_copied_does_not_depend_on_how_the_stream_is_cut() {
+        let bytes = flight();
+        let (whole, stream) = copied(&bytes, [bytes.len()]);
+        assert_eq!(stream.mode(), Mode::DONE);
+        assert!(!whole.iter().zip(&bytes).any(|(copied, byte)| *copied && *byte == 0xee));
+        let (single, _) = copied(&bytes, vec![1; bytes.len()]);
+        // Of a message whose type is all that is known, nothing is withheld.
+        assert!(whole.iter().zip(&single).all(|(whole, single)| !whole || *single));
+        for split in 1..bytes.len() {
+            let (parts, _) = copied(&bytes, [split, bytes.len() - split]);
+            for (index, (part, whole)) in parts.iter().zip(&whole).enumerate() {
+                assert!(*part || !*whole, "byte {index} with a cut at {split}");
+                assert!(!*part || bytes[index] != 0xee, "byte {index} with a cut at {split}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_change_of_a_byte_makes_the_framing_panic_or_stand_still() {
+        let bytes = flight();
+        for value in 0..=u8::MAX {
+            for index in 0..bytes.len() {
+                let mut bytes = bytes.clone();
+                bytes[index] = value;
+                let _ = copied(&bytes, [bytes.len()]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_segment_is_placed_by_its_sequence_number_even_where_that_wraps() {
+        let mut stream = Stream::default();
+        stream.place_at(0xffff_fff0);
+        assert_eq!(stream.place(0xffff_fff0, 100), Place::New(0));
+        stream.advance(100);
+        assert_eq!(stream.next_sequence(), Some(0x54));
+        assert_eq!(stream.place(0xffff_fff0, 100), Place::Old);
+        assert_eq!(stream.place(0x53, 1), Place::Probe);
+        assert_eq!(stream.place(0x50, 10), Place::New(4));
+        assert_eq!(stream.place(0x55, 10), Place::BehindHole);
+    }
 }

@@ -34,6 +34,7 @@ impl Slot {
 
     /// The slot with one flow more. A full count stays full.
     #[inline(always)]
+    #[must_use]
     pub const fn incremented(self, now: u8) -> Self {
         let Self(slot) = self.rotated(now);
         if slot & COUNT == COUNT { Self(slot) } else { Self(slot + 1) }
@@ -44,6 +45,7 @@ impl Slot {
     /// A generation without any count is left as it is, and so is a full one, whose true count nobody
     /// knows.
     #[inline(always)]
+    #[must_use]
     pub const fn decremented(self, now: u8, added: u8) -> Self {
         let Self(slot) = self.rotated(now);
         let shift = match now.wrapping_sub(added) {

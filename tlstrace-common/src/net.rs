@@ -16,26 +16,31 @@ pub struct Address([u64; 2]);
 impl Address {
     /// The address in network byte order.
     #[inline(always)]
-    pub const fn octets(self) -> [u8; 16] {
-        let [a, b, c, d, e, f, g, h] = self.0[0].to_ne_bytes();
-        let [i, j, k, l, m, n, o, p] = self.0[1].to_ne_bytes();
-        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+    pub fn octets(self) -> [u8; 16] {
+        let mut octets = [0; 16];
+        let (start, end) = octets.split_at_mut(8);
+        start.copy_from_slice(&self.0[0].to_ne_bytes());
+        end.copy_from_slice(&self.0[1].to_ne_bytes());
+        octets
     }
 
-    /// The address as two words in whatever order this machine has: for hashing and comparing.
+    /// The address as two words, in whatever order this machine has: for hashing and comparing.
     #[inline(always)]
     pub const fn words(self) -> [u64; 2] {
         self.0
     }
 
     #[inline(always)]
-    const fn new([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]: [u8; 16]) -> Self {
-        Self([u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u64::from_ne_bytes([i, j, k, l, m, n, o, p])])
+    const fn new(octets: [u8; 16]) -> Self {
+        match (octets.first_chunk(), octets.last_chunk()) {
+            (Some(start), Some(end)) => Self([u64::from_ne_bytes(*start), u64::from_ne_bytes(*end)]),
+            _ => Self([0; 2]),
+        }
     }
 
     #[inline(always)]
-    const fn mapped([a, b, c, d]: [u8; 4]) -> Self {
-        Self([0, u64::from_ne_bytes([0, 0, 0xff, 0xff, a, b, c, d])])
+    const fn mapped(v4: [u8; 4]) -> Self {
+        Self::new([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4[0], v4[1], v4[2], v4[3]])
     }
 }
 
@@ -79,7 +84,8 @@ pub fn header(load: &impl Load, link: &Link) -> Result<Datagram, Skip> {
 #[inline(always)]
 pub fn ipv4(load: &impl Load, offset: u32) -> Result<Datagram, Skip> {
     let header: [u8; 20] = load.load(offset).ok_or(Skip::Truncated)?;
-    let [version_ihl, _, l1, l0, i1, i0, f1, f0, hop_limit, protocol, _, _, a, b, c, d, e, f, g, h] = header;
+    let [version_ihl, _, l1, l0, i1, i0, f1, f0, hop_limit, protocol, _, _, s3, s2, s1, s0, d3, d2, d1, d0] =
+        header;
     if version_ihl >> 4 != 4 {
         return Err(Skip::BadLength);
     }
@@ -95,8 +101,8 @@ pub fn ipv4(load: &impl Load, offset: u32) -> Result<Datagram, Skip> {
         return Err(Skip::BadLength);
     }
     Ok(Datagram {
-        source: Address::mapped([a, b, c, d]),
-        destination: Address::mapped([e, f, g, h]),
+        source: Address::mapped([s3, s2, s1, s0]),
+        destination: Address::mapped([d3, d2, d1, d0]),
         protocol,
         hop_limit,
         ip_id: u16::from_be_bytes([i1, i0]),

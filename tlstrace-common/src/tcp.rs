@@ -60,8 +60,7 @@ pub fn walk(load: &impl Load, datagram: &Datagram) -> Result<Tcp, Skip> {
 pub fn options(options: &[u8; MAX_OPTIONS_LEN], len: u32) -> u8 {
     let mut scan = OptionScan { at: 0, len, found: 0 };
     while scan.step(options) {}
-    let [found, ..] = scan.found.to_le_bytes();
-    found
+    scan.found()
 }
 
 /// A walk over TCP options, one at a time.
@@ -75,11 +74,17 @@ pub struct OptionScan {
     pub at: u32,
     /// Length of all options, at most 40.
     pub len: u32,
-    /// [`TcpOptions`] bits so far.
     pub found: u32,
 }
 
 impl OptionScan {
+    /// [`TcpOptions`] bits so far.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the bits of a byte")]
+    pub const fn found(&self) -> u8 {
+        self.found as u8
+    }
+
     /// Looks at one option, and tells whether another may follow.
     #[inline(always)]
     pub fn step(&mut self, options: &[u8; MAX_OPTIONS_LEN]) -> bool {

@@ -19,8 +19,7 @@ pub(crate) fn followed(skb: &mut __sk_buff, event: &mut Event) {
 #[inline(always)]
 pub(crate) fn ring_full(skb: &mut __sk_buff, lost: u64) {
     // Powers of two: often enough to be seen, too seldom to be a burden.
-    #[expect(clippy::manual_is_power_of_two, reason = "counting bits takes BPF a dozen instructions")]
-    if lost & (lost - 1) == 0 {
+    if lost.is_power_of_two() {
         // SAFETY: the context is valid.
         unsafe { tlstrace_ring_full(skb, lost) };
     }

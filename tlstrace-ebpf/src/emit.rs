@@ -196,7 +196,7 @@ impl Event {
                 break;
             }
         }
-        self.scan.found as u8
+        self.scan.found()
     }
 
     #[inline(always)]
