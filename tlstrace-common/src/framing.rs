@@ -403,7 +403,6 @@ impl Stream {
     }
 
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "one byte of five")]
     const fn content_type(&self) -> u8 {
         let [_, _, _, content_type, ..] = self.head.to_be_bytes();
         content_type
