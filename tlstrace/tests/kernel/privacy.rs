@@ -55,7 +55,7 @@ fn say_nothing_confidential(family: Family, format: &str) {
     for line in verdicts.iter().chain(&log) {
         for part in MARKER.as_bytes().windows(TELLING) {
             let text = String::from_utf8(part.to_vec()).unwrap();
-            let hexadecimal: String = part.iter().map(|byte| format!("{byte:02x}")).collect();
+            let hexadecimal = format!("{part:02x?}").replace(['[', ',', ' ', ']'], "");
             let list = format!("{part:?}");
             for spelling in [&*text, &hexadecimal, list.trim_matches(['[', ']'])] {
                 assert!(!line.contains(spelling), "{spelling} in {line}");
@@ -278,8 +278,8 @@ fn client_hello(extensions: &[Vec<u8>]) -> Vec<u8> {
     message(1, &[start, vector(&extensions.concat())].concat())
 }
 
-/// Selects TLS_AES_128_GCM_SHA256 if there is an extension that selects TLS 1.3, otherwise
-/// TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256; echoes the session identifier, which resumes.
+/// Selects `TLS_AES_128_GCM_SHA256` if there is an extension that selects TLS 1.3, otherwise
+/// `TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256`; echoes the session identifier, which resumes.
 fn server_hello(extensions: &[Vec<u8>]) -> Vec<u8> {
     let is_tls13 =
         extensions.iter().any(|extension| extension.starts_with(&SUPPORTED_VERSIONS.to_be_bytes()));
