@@ -419,7 +419,7 @@ impl Connection {
         }
         let inverted = learner.roles_inverted;
         let end = side.stream.end();
-        if !news && position < end {
+        if !news && position < end && !side.stream.is_probe(position, segment.payload_len.into()) {
             // What follows the first missing byte is sent again only because that one is.
             let Resent { position: stuck, times } = side.resent;
             let acked = side.stream.acked();
