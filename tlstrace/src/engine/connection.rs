@@ -423,7 +423,7 @@ impl Connection {
         }
         let inverted = learner.roles_inverted;
         let end = side.stream.end();
-        if !news && position < end {
+        if !news && position < end && !side.stream.is_probe(position, segment.payload_len.into()) {
             let Resent { position: stuck, times, last } = side.resent;
             let acked = side.stream.acked();
             let last = last.max(self.facts.peer(role).last_payload.unwrap_or_default());

@@ -125,7 +125,7 @@ impl Stream {
             return false;
         }
         let news = self.see(start..start.saturating_add(len));
-        if len > 0 && !news {
+        if len > 0 && !news && !self.is_probe(start, len) {
             self.retransmissions = self.retransmissions.saturating_add(1);
         }
         if segment.is_fin() {
@@ -146,6 +146,12 @@ impl Stream {
         self.place(start + covered, Piece::Missing(len - covered), reader);
         self.release(reader);
         news
+    }
+
+    /// Whether `len` bytes at offset `start` are a keep-alive: one byte, just before the next one (RFC 9293 §3.8.4).
+    /// The BPF program reports none, and cannot tell them from the last byte sent again.
+    pub(crate) fn is_probe(&self, start: u64, len: u64) -> bool {
+        len == 1 && start + 1 == self.end
     }
 
     /// Notes an acknowledgement by the peer.
@@ -474,5 +480,12 @@ mod tests {
     #[test]
     fn a_keep_alive_is_no_data() {
         assert_eq!(read(9, &[(u32::MAX, b"k"), (0, b"ab"), (1, b"b")]), b"ab");
+        let mut stream = Stream::default();
+        for (sequence, bytes, retransmissions) in
+            [(1, &b"ab"[..], 0), (2, b"b", 0), (1, b"a", 1), (1, b"ab", 2)]
+        {
+            stream.take(&segment(sequence, bytes), &mut Collected::default());
+            assert_eq!(stream.retransmissions(), retransmissions);
+        }
     }
 }

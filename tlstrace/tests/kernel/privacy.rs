@@ -55,7 +55,7 @@ fn say_nothing_confidential(family: Family, format: &str) {
     for line in verdicts.iter().chain(&log) {
         for part in MARKER.as_bytes().windows(TELLING) {
             let text = String::from_utf8(part.to_vec()).unwrap();
-            let hexadecimal = part.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+            let hexadecimal = format!("{part:02x?}").replace(['[', ',', ' ', ']'], "");
             let list = format!("{part:?}");
             for spelling in [&*text, &hexadecimal, list.trim_matches(['[', ']'])] {
                 assert!(!line.contains(spelling), "{spelling} in {line}");
