@@ -58,7 +58,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut cases = cases(&inputs)?;
     cases.retain(|case| case.name.contains(&args.only));
     if let Some(times) = args.repeat {
-        cases.iter_mut().for_each(|case| case.repeat(times));
+        for case in &mut cases {
+            case.repeat(times);
+        }
         return Ok(());
     }
 
