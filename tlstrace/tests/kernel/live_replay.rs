@@ -7,10 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ALL_VERSIONS, StreamOwned};
 use serde_json::Value;
@@ -41,6 +45,10 @@ fn live_and_replayed(family: Family) {
     if !installed("tcpdump") {
         return skip("tcpdump is not installed");
     }
+    on_one_cpu(|| play(family));
+}
+
+fn play(family: Family) {
     let mut session = Session::start(family);
     session.openssl_meets_openssl();
     session.openssl_refuses_a_hello();
@@ -256,7 +264,7 @@ impl Session {
         const CLIENTS: u16 = 12;
         let _gateway = self.live.gateway(&[NAME]);
         let first = self.live.client_port;
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             let (pair, identity, server) = (&self.live.pair, &self.live.identity, self.live.server());
             for turn in 0..CLIENTS {
                 let from = SocketAddr::new(self.live.client().ip(), first + turn);
@@ -349,6 +357,25 @@ impl Session {
         assert!(verdicts.len() >= 15, "the session has too little variety: {verdicts:?}");
         fs::remove_file(&self.recording).unwrap();
     }
+}
+
+/// Runs `work` on a thread that stays on one CPU, with every thread and process that it starts.
+///
+/// On several, packets of both directions cross: a packet on its way out passes the TC hook before the packet socket,
+/// and one on its way in passes them the other way round, so that each sees an order of its own.
+fn on_one_cpu(work: impl FnOnce() + Send) {
+    thread::scope(|scope| {
+        let pinned = scope.spawn(|| {
+            let this = Pid::from_raw(0);
+            let allowed = sched_getaffinity(this).unwrap();
+            let first = (0..CpuSet::count()).find(|&cpu| allowed.is_set(cpu).unwrap()).unwrap();
+            let mut one = CpuSet::new();
+            one.set(first).unwrap();
+            sched_setaffinity(this, &one).unwrap();
+            work();
+        });
+        pinned.join().unwrap_or_else(|panic| resume_unwind(panic));
+    });
 }
 
 /// Starts tcpdump on the server's interface; it captures on return.
