@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use tlstrace::capture::file::CaptureReader;
+use tlstrace::engine::timestamp::Timestamp;
 
 use crate::cargo;
 
@@ -105,6 +106,8 @@ const SPACING: Duration = Duration::from_millis(100);
 
 /// One handshake in Ethernet and IPv4, to be copied.
 struct Template {
+    /// Time of the first frame, in seconds since 1970: its certificates are valid then.
+    begin: u64,
     /// Time since the first frame, and the frame.
     frames: Vec<(Duration, Vec<u8>)>,
     /// Address and port of the client.
@@ -130,7 +133,8 @@ impl Template {
         let [address, port] = Self::SOURCE;
         client[..4].copy_from_slice(syn.get(address..address + 4).context("the first frame is cut")?);
         client[4..].copy_from_slice(syn.get(port..port + 2).context("the first frame is cut")?);
-        Ok(Self { frames, client })
+        let begin = first.map_or(0, Timestamp::as_secs);
+        Ok(Self { begin, frames, client })
     }
 
     /// Writes a capture of so many hundred handshakes.
@@ -145,7 +149,7 @@ impl Template {
             for (since, frame) in &self.frames {
                 for connection in 0..INTERLEAVED {
                     let time = SPACING * hundred + *since + Duration::from_micros(10) * connection;
-                    let seconds = 1_700_000_000 + u32::try_from(time.as_secs())?;
+                    let seconds = u32::try_from(self.begin + time.as_secs())?;
                     let len = u32::try_from(frame.len())?;
                     for field in [seconds, time.subsec_micros(), len, len] {
                         out.write_all(&field.to_le_bytes())?;
