@@ -225,8 +225,9 @@ impl Engine {
             self.history.note_visit(&connection.facts);
         }
         let judgement = judgement?;
+        // It has been quiet for so long that there is nothing to add.
         if repeated && id == Some("ok") {
-            return stays.then_some(connection);
+            return None;
         }
         connection.revision += u32::from(repeated);
         self.counts.verdicts += 1;
