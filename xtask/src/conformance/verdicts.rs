@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use tlstrace::verdict::{Confidence, Verdict};
+use tlstrace::engine::facts::Role;
+use tlstrace::verdict::{Confidence, Severity, Verdict};
 
 use super::{Report, percentage, verdicts_of};
 
@@ -15,6 +16,8 @@ use super::{Report, percentage, verdicts_of};
 enum Grade {
     Best,
     Tolerable,
+    /// The label is `ok`, which is about the ClientHello being understood: the handshake did not complete.
+    NoHandshake,
     /// `undetermined`, or none at all.
     None,
     /// Wrong, but said to be a suspicion.
@@ -23,13 +26,20 @@ enum Grade {
 }
 
 impl Grade {
-    const ALL: [Self; 5] =
-        [Self::Best, Self::Tolerable, Self::None, Self::WrongSuspected, Self::WrongConfident];
+    const ALL: [Self; 6] = [
+        Self::Best,
+        Self::Tolerable,
+        Self::NoHandshake,
+        Self::None,
+        Self::WrongSuspected,
+        Self::WrongConfident,
+    ];
 
     const fn as_str(self) -> &'static str {
         match self {
             Self::Best => "best",
             Self::Tolerable => "tolerable",
+            Self::NoHandshake => "ok without handshake",
             Self::None => "none or undetermined",
             Self::WrongSuspected => "wrong, suspected",
             Self::WrongConfident => "wrong, confident",
@@ -75,7 +85,69 @@ pub(super) fn compare(lab: &Path, only: &str) -> anyhow::Result<Report> {
     }
     writeln!(text, "{:22}{files:5}\n\n{misses}", "files")?;
     let right = [Grade::Best, Grade::Tolerable].iter().filter_map(|grade| counts.get(grade)).sum();
-    Ok(Report { text, least_agreement: percentage(right, files) })
+    let unfinished = counts.get(&Grade::NoHandshake).copied().unwrap_or_default();
+    Ok(Report { text, least_agreement: percentage(right, files - unfinished) })
+}
+
+/// Connections that worked and are called failures.
+pub(super) struct FalseAlarms {
+    pub(super) text: String,
+    pub(super) count: usize,
+}
+
+/// Looks for them in all captures.
+pub(super) fn false_alarms(captures: &Path, only: &str) -> anyhow::Result<FalseAlarms> {
+    let (mut connections, mut worked, mut count, mut lines) = (0, 0, 0, String::new());
+    for path in pcaps(captures)? {
+        let name = path.strip_prefix(captures).unwrap_or(&path).display().to_string();
+        if !name.contains(only) {
+            continue;
+        }
+        // Some public captures are damaged on purpose.
+        let Ok(verdicts) = verdicts_of(&path) else { continue };
+        connections += verdicts.len();
+        for verdict in &verdicts {
+            let progress = &verdict.facts.progress;
+            let is_used = progress.client_data.is_some() && progress.server_data.is_some();
+            if progress.complete.is_none() || !is_used {
+                continue;
+            }
+            worked += 1;
+            if verdict.severity > Severity::Info {
+                let is_error = verdict.severity == Severity::Error;
+                count += usize::from(is_error);
+                writeln!(lines, "{:22}{name}: {}", verdict.severity, describe(verdict))?;
+            }
+        }
+    }
+    let text = format!(
+        "{connections} connections in all captures; {worked} completed and carried data both ways, of which {count} are \
+         called errors\n{lines}"
+    );
+    Ok(FalseAlarms { text, count })
+}
+
+fn pcaps(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let entries = fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))?;
+    for entry in entries {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(pcaps(&path)?);
+        } else if path.extension().is_some_and(|kind| kind == "pcap" || kind == "pcapng" || kind == "cap") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The client left in the middle of the handshake, and that is all that is known.
+fn is_left_by_client(verdict: &Verdict) -> bool {
+    let facts = &verdict.facts;
+    let is_silent = facts.client().alerts.is_empty() && facts.progress.client_finished.is_none();
+    let is_by_client = verdict.ended_by.is_some_and(|ended| ended.side == Role::Client);
+    is_silent && is_by_client && verdict.severity <= Severity::Warning
 }
 
 fn label(line: &str) -> Option<Label<'_>> {
@@ -94,6 +166,8 @@ fn grade(label: &Label<'_>, verdict: &Verdict) -> Grade {
         Grade::Tolerable
     } else if id == "undetermined" {
         Grade::None
+    } else if label.best == ["ok"] && is_left_by_client(verdict) {
+        Grade::NoHandshake
     } else if verdict.confidence == Confidence::Suspected {
         Grade::WrongSuspected
     } else {
