@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Write};
+use std::net::IpAddr;
 
 use crate::cli::settings::{Filter, Output, Subject};
 use crate::sink::{Observer, Sink};
@@ -50,6 +51,11 @@ impl<'a> Report<'a> {
         if names.len() > MAX_NAMES {
             names.pop_first();
         }
+    }
+
+    /// Takes what is on this side of the observer.
+    pub fn set_local_addresses(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
+        self.observer.locality.addresses = addresses.into_iter().collect();
     }
 
     /// Prints the verdict, if it is meant and there is one more to print.

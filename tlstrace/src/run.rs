@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{self, MissedTickBehavior};
 
+use crate::capture::addresses;
 use crate::capture::clock::{self, Clock};
 use crate::capture::health::{self, Health};
 use crate::capture::interfaces::Change;
@@ -77,6 +78,7 @@ pub async fn run(
     for interface in capture.interfaces() {
         report.name_interface(interface.index, &interface.name);
     }
+    report.set_local_addresses(addresses::list()?);
     let mut live = Live { capture, engine, report, clock: Clock::start() };
     let end = live.until_end(signals, timeout).await;
     live.capture.detach();
@@ -130,6 +132,8 @@ impl Live<'_, '_> {
                     }
                     if now.since(looked) >= health::LOOK_EVERY {
                         looked = now;
+                        // No message tells of an address that comes later, as DHCP's do.
+                        self.report.set_local_addresses(addresses::list()?);
                         let counters = self.capture.counters()?;
                         for line in health.look(now.since(start), &counters, self.engine.counts().segments) {
                             notice(line);
@@ -200,6 +204,7 @@ impl Live<'_, '_> {
         for interface in self.capture.interfaces() {
             self.report.name_interface(interface.index, &interface.name);
         }
+        self.report.set_local_addresses(addresses::list()?);
         Ok(())
     }
 }

@@ -142,6 +142,55 @@ fn count_ends_the_replay_and_fail_on_is_exit_4() {
     assert_eq!(output.status.code(), Some(4));
 }
 
+#[test]
+fn authorities_that_are_given_are_compared_with_each_chain() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let stranger = rcgen::CertificateParams::default().self_signed(&key).unwrap();
+    let bundle = Path::new(env!("CARGO_TARGET_TMPDIR")).join("authorities.pem");
+    fs::write(&bundle, format!("An authority\n{}", stranger.pem())).unwrap();
+    let bundle = bundle.to_str().unwrap();
+    let lines = json_lines(&["--ca-file", bundle, "1.2_resumption.pcap"]);
+    let warning = &lines[0]["tlstrace"]["warnings"][0];
+    assert_eq!(warning["fact"], "certificate_not_anchored");
+    assert_eq!(warning["detail"], "the chain leads to none of the 1 given authorities");
+}
+
+#[test]
+fn a_bundle_without_authorities_is_exit_1_before_anything_is_read() {
+    for (file, says) in [("README.md", "no certificate"), ("nonesuch.pem", "cannot read nonesuch.pem")] {
+        let output = tlstrace(&["--ca-file", file, "closed_port.pcap"], Stdio::null());
+        assert_eq!(output.status.code(), Some(1), "{file}");
+        assert!(stderr(&output).contains(says) && stdout(&output).is_empty(), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn direction_follows_from_what_is_local_and_is_unknown_otherwise() {
+    let direction = |local: &[&str]| {
+        let mut arguments: Vec<_> = local.iter().flat_map(|network| ["--local", network]).collect();
+        arguments.push("ipv4_tls_constricted_1.pcap");
+        json_lines(&arguments)[0]["network"]["direction"].as_str().map(str::to_owned)
+    };
+    assert_eq!(direction(&[]), None);
+    assert_eq!(direction(&["192.168.0.0/16"]).unwrap(), "outbound");
+    assert_eq!(direction(&["104.18.16.5"]).unwrap(), "inbound");
+    assert_eq!(direction(&["192.168.0.0/16", "104.0.0.0/8"]).unwrap(), "internal");
+    assert_eq!(direction(&["10.0.0.0/8"]).unwrap(), "external");
+}
+
+#[test]
+fn what_was_read_to_learn_is_judged_once() {
+    let learned = json_lines(&["--learn-first", "1.2_resumption.pcap", "closed_port.pcap"]);
+    assert_eq!(learned, json_lines(&["1.2_resumption.pcap", "closed_port.pcap"]));
+    let output = tlstrace(&["--learn-first", "-"], Stdio::null());
+    assert_eq!(output.status.code(), Some(2), "standard input cannot be read twice");
+}
+
+fn json_lines(arguments: &[&str]) -> Vec<serde_json::Value> {
+    let output = tlstrace(&[&["--all", "-o", "json"], arguments].concat(), Stdio::null());
+    stdout(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/captures")
 }

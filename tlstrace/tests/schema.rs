@@ -104,8 +104,11 @@ fn play(path: &Path) -> Vec<Value> {
     let mut engine = Engine::new(Settings::default());
     Player::new(Variation::AsWritten).play(&steps, &mut engine);
     engine.finish();
-    let observer =
-        Observer { hostname: Some("node-1".into()), interfaces: BTreeMap::from([(1, "eth0".into())]) };
+    let observer = Observer {
+        hostname: Some("node-1".into()),
+        interfaces: BTreeMap::from([(1, "eth0".into())]),
+        ..Observer::default()
+    };
     let json = SINKS.iter().find(|kind| kind.name == "json").unwrap();
     let mut lines = Vec::new();
     while let Some(Output::Verdict(verdict)) = engine.poll_output() {

@@ -2,6 +2,7 @@
 //!
 //! [`Capture`] is the live source: BPF programs on interfaces, and the ring buffer that they fill.
 
+pub mod addresses;
 mod attach;
 pub mod clock;
 pub mod file;

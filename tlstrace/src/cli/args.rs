@@ -42,6 +42,8 @@ pub struct WatchArgs {
     #[command(flatten)]
     pub source: SourceArgs,
     #[command(flatten)]
+    pub judge: JudgeArgs,
+    #[command(flatten)]
     pub output: OutputArgs,
     #[command(flatten)]
     pub filter: FilterArgs,
@@ -63,6 +65,11 @@ pub struct ReplayArgs {
     /// Capture files, `-` for standard input.
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
+    /// Read all files twice: first to learn what each listener accepts, then to judge with that knowledge.
+    #[arg(long)]
+    pub learn_first: bool,
+    #[command(flatten)]
+    pub judge: JudgeArgs,
     #[command(flatten)]
     pub output: OutputArgs,
     #[command(flatten)]
@@ -88,6 +95,21 @@ pub struct SourceArgs {
     /// Bytes of room for events on their way from the kernel: a power of two from 4096 on.
     #[arg(long, value_name = "BYTES", default_value_t = 4 << 20)]
     pub ring_size: u32,
+}
+
+/// What the user knows and packets do not show.
+#[derive(Clone, Debug, ClapArgs)]
+#[command(next_help_heading = "Judging")]
+pub struct JudgeArgs {
+    /// Authorities that the clients trust (PEM), to tell an unknown authority from an incomplete chain.
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Address or network that counts as local, beside this host's own when watching; repeatable.
+    ///
+    /// `network.direction` follows: inbound (the server is local), outbound (the client is), internal (both are),
+    /// external (neither is: forwarded).
+    #[arg(long, value_name = "ADDRESS|CIDR")]
+    pub local: Vec<String>,
 }
 
 /// What is printed, and how.

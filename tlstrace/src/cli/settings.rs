@@ -11,13 +11,14 @@ use clap::CommandFactory as _;
 use clap::error::ErrorKind;
 
 use super::args::{
-    Args, AttachArg, ColorArg, FilterArgs, OutputArgs, ReplayArgs, SourceArgs, TimeArg, WatchArgs,
+    Args, AttachArg, ColorArg, FilterArgs, JudgeArgs, OutputArgs, ReplayArgs, SourceArgs, TimeArg, WatchArgs,
 };
 use super::glob::Glob;
-use super::values::{self, Network};
+use super::values;
 use crate::capture::clock;
 use crate::capture::interfaces::Selection;
 use crate::capture::{self, Mode, NetworkNamespace};
+use crate::engine::locality::{Locality, Network};
 use crate::sink::{SINKS, Sink, Style, TimeFormat};
 use crate::verdict::{Severity, Verdict};
 
@@ -27,6 +28,7 @@ pub struct Watch {
     pub capture: capture::Settings,
     pub network_namespace: Option<NetworkNamespace>,
     pub timeout: Option<Duration>,
+    pub judging: Judging,
     pub output: Output,
     pub filter: Filter,
 }
@@ -36,8 +38,19 @@ pub struct Watch {
 pub struct Replay {
     /// `-` is standard input.
     pub files: Vec<PathBuf>,
+    /// Read everything once to learn, and a second time to judge.
+    pub learn_first: bool,
+    pub judging: Judging,
     pub output: Output,
     pub filter: Filter,
+}
+
+/// What the user knows and packets do not show.
+#[derive(Clone, Debug)]
+pub struct Judging {
+    /// A bundle of the authorities that the clients trust.
+    pub ca_file: Option<PathBuf>,
+    pub locality: Locality,
 }
 
 /// What is printed, and how.
@@ -92,7 +105,7 @@ struct Criterion<T> {
 impl Watch {
     /// Checks what was typed. The error is of clap's kind: it prints itself, and its exit code is 2.
     pub fn new(args: WatchArgs) -> Result<Self, clap::Error> {
-        let WatchArgs { source, output, filter } = args;
+        let WatchArgs { source, judge, output, filter } = args;
         let SourceArgs { interfaces, attach, netns, timeout, ring_size } = source;
         let attach = match attach {
             AttachArg::Auto => Mode::Auto,
@@ -114,6 +127,7 @@ impl Watch {
             capture: capture::Settings { interfaces, attach, ring_size },
             network_namespace: netns.map(|text| network_namespace(&text)),
             timeout: timeout.map(|text| values::duration(&text)).transpose().map_err(usage)?,
+            judging: Judging::new(judge)?,
             output: Output::new(output)?,
             filter: Filter::new(filter)?,
         })
@@ -123,8 +137,26 @@ impl Watch {
 impl Replay {
     /// As [`Watch::new`].
     pub fn new(args: ReplayArgs) -> Result<Self, clap::Error> {
-        let ReplayArgs { files, output, filter } = args;
-        Ok(Self { files, output: Output::new(output)?, filter: Filter::new(filter)? })
+        let ReplayArgs { files, learn_first, judge, output, filter } = args;
+        if learn_first && files.iter().any(|file| file.as_os_str() == "-") {
+            return Err(usage("--learn-first reads every file twice, which standard input does not allow"));
+        }
+        Ok(Self {
+            files,
+            learn_first,
+            judging: Judging::new(judge)?,
+            output: Output::new(output)?,
+            filter: Filter::new(filter)?,
+        })
+    }
+}
+
+impl Judging {
+    fn new(args: JudgeArgs) -> Result<Self, clap::Error> {
+        let JudgeArgs { ca_file, local } = args;
+        let networks: Result<Vec<Network>, _> = local.iter().map(|text| text.parse()).collect();
+        let locality = Locality { networks: networks.map_err(usage)?, ..Locality::default() };
+        Ok(Self { ca_file, locality })
     }
 }
 
@@ -188,7 +220,7 @@ impl Filter {
         let ports: Result<Vec<_>, _> = args.ports.iter().map(|text| values::ports(text)).collect();
         let globs = |texts: Vec<String>| texts.iter().map(|text| Glob::new(text)).collect();
         let networks = |texts: Vec<String>| -> Result<Vec<_>, clap::Error> {
-            texts.iter().map(|text| values::network(text).map_err(usage)).collect()
+            texts.iter().map(|text| text.parse().map_err(|error: String| usage(error))).collect()
         };
         let severities = |texts: Vec<String>| -> Result<Vec<_>, clap::Error> {
             texts.iter().map(|text| severity(text).map_err(usage)).collect()

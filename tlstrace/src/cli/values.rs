@@ -1,6 +1,5 @@
-//! Values that are typed as text: durations, ports, networks.
+//! Values that are typed as text: durations and ports.
 
-use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -35,43 +34,6 @@ pub(super) fn ports(text: &str) -> Result<Vec<RangeInclusive<u16>>, String> {
     ranges.ok_or_else(|| format!("`{text}` is not a list of ports such as 443,8000-8999"))
 }
 
-/// An address and how many of its leading bits count.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Network {
-    address: IpAddr,
-    prefix: u32,
-}
-
-impl Network {
-    pub(super) fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, address) {
-            (IpAddr::V4(network), IpAddr::V4(address)) => {
-                let differing = network.to_bits() ^ address.to_bits();
-                differing.leading_zeros() >= self.prefix
-            }
-            (IpAddr::V6(network), IpAddr::V6(address)) => {
-                let differing = network.to_bits() ^ address.to_bits();
-                differing.leading_zeros() >= self.prefix
-            }
-            _ => false,
-        }
-    }
-}
-
-/// `10.0.0.1`, `10.0.0.0/8`, `fd00::/64`.
-pub(super) fn network(text: &str) -> Result<Network, String> {
-    let error = || format!("`{text}` is neither an address nor a network such as 10.0.0.0/8");
-    let (address, prefix) =
-        text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
-    let address: IpAddr = address.parse().map_err(|_| error())?;
-    let longest = if address.is_ipv4() { 32 } else { 128 };
-    let prefix = match prefix {
-        None => longest,
-        Some(prefix) => prefix.parse().ok().filter(|prefix| *prefix <= longest).ok_or_else(error)?,
-    };
-    Ok(Network { address, prefix })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,21 +52,6 @@ mod tests {
         assert_eq!(ports("443,8000-8999").unwrap(), [443..=443, 8000..=8999]);
         for bad in ["", "0", "443,", "65536", "9-8", "https", "1-2-3"] {
             assert!(ports(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_network_holds_the_addresses_that_share_its_prefix() {
-        let contains = |text: &str, address: &str| network(text).unwrap().contains(address.parse().unwrap());
-        assert!(contains("10.0.0.0/8", "10.255.0.1"));
-        assert!(!contains("10.0.0.0/8", "11.0.0.1"));
-        assert!(contains("10.0.0.1", "10.0.0.1"));
-        assert!(!contains("10.0.0.1", "10.0.0.2"));
-        assert!(contains("fd00::/64", "fd00::1234"));
-        assert!(contains("0.0.0.0/0", "192.0.2.1"));
-        assert!(!contains("0.0.0.0/0", "::1"));
-        for bad in ["10.0.0.0/33", "10.0.0", "fd00::/129", "example.com", "10.0.0.0/"] {
-            assert!(network(bad).is_err(), "{bad}");
         }
     }
 }

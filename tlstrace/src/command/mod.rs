@@ -5,13 +5,20 @@ pub mod replay;
 mod watch;
 
 use std::ffi::OsString;
+use std::fs;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use anyhow::Context as _;
 use clap::Parser as _;
 
 use crate::capture::Unavailable;
 use crate::cli::args::{Args, Command, fold_not};
+use crate::cli::settings::{Filter, Judging};
 use crate::cli::{self, notice, settings};
+use crate::engine;
+use crate::tls::certificate::trust::TrustAnchors;
 
 /// How the program ended, by its exit code.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -45,6 +52,20 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Exi
             replay::run(settings::Replay::new(args)?)
         }
     }
+}
+
+/// What the engine is to know, from the command line.
+fn engine_settings(filter: &Filter, judging: &Judging) -> anyhow::Result<engine::Settings> {
+    let read = |path: &PathBuf| {
+        let bundle = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let anchors = TrustAnchors::from_pem(&bundle);
+        anchors.map(Arc::new).with_context(|| format!("{} is of no use as --ca-file", path.display()))
+    };
+    Ok(engine::Settings {
+        ports: filter.ports().to_vec(),
+        trust_anchors: judging.ca_file.as_ref().map(read).transpose()?,
+        ..engine::Settings::default()
+    })
 }
 
 /// Tells the user what went wrong.

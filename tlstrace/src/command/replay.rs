@@ -1,36 +1,40 @@
 //! `tlstrace replay`: capture files through the same engine as live packets, without any privilege.
 //!
 //! Time is capture time: the engine's timers fire when the file's packets have passed them, so a replay
-//! gives the verdicts that a live run would have given. Each file has an engine of its own.
+//! gives the verdicts that a live run would have given. Each file has an engine of its own; with `--learn-first`
+//! all of them know what all files together teach about each listener.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, BufWriter};
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tlstrace_common::encapsulation::LinkKind;
 use tlstrace_common::skip::Skip;
 
-use super::Exit;
+use super::{Exit, engine_settings};
 use crate::capture::file::{self, CaptureReader, Frame, ReadError};
 use crate::cli::notice;
 use crate::cli::settings::Replay;
 use crate::engine::segment::Segment;
-use crate::engine::{self, Engine, Output};
+use crate::engine::{Engine, Lessons, Output, Settings};
 use crate::report::Report;
 use crate::sink::Observer;
 
 /// Replays one file after another. One that cannot be read does not keep the others from being read.
 pub(super) fn run(settings: Replay) -> anyhow::Result<Exit> {
-    let Replay { files, output, filter } = settings;
-    let engine_settings = engine::Settings { ports: filter.ports().to_vec(), ..engine::Settings::default() };
+    let Replay { files, learn_first, judging, output, filter } = settings;
+    let engine_settings = engine_settings(&filter, &judging)?;
     let mut out = BufWriter::new(io::stdout().lock());
-    let mut report = Report::new(output, filter, Observer::default(), &mut out);
+    let observer = Observer { locality: judging.locality, ..Observer::default() };
+    let mut report = Report::new(output, filter, observer, &mut out);
     let mut summary = Summary::default();
     let mut is_failed = false;
+    let lessons = if learn_first { learn(&files, &engine_settings) } else { Lessons::default() };
     for file in &files {
-        match replay(file, Engine::new(engine_settings.clone()), &mut report) {
+        let engine = Engine::with_lessons(engine_settings.clone(), lessons.clone());
+        match replay(file, engine, &mut report) {
             Ok(of_file) => summary.add(&of_file),
             Err(ReplayError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => break,
             Err(error @ ReplayError::Output(_)) => return Err(error.into()),
@@ -116,6 +120,22 @@ pub fn feed(
         }
         _ => Ok(summary),
     }
+}
+
+/// What all the files teach about listeners. A file that cannot be read is told of when it is to be judged.
+fn learn(files: &[PathBuf], settings: &Settings) -> Lessons {
+    let mut lessons = Lessons::default();
+    for file in files {
+        let mut engine = Engine::with_lessons(settings.clone(), lessons);
+        let read = CaptureReader::open(file).map_err(ReplayError::from);
+        let read = read
+            .and_then(|mut reader| feed(&mut reader, &mut engine, &mut |_| Ok(ControlFlow::Continue(()))));
+        if let Err(error) = read {
+            log::info!("{} taught nothing more: {error}", file.display());
+        }
+        lessons = engine.into_lessons();
+    }
+    lessons.close()
 }
 
 fn replay(file: &Path, mut engine: Engine, report: &mut Report<'_>) -> Result<Summary, ReplayError> {

@@ -6,12 +6,12 @@ use std::io::{self, BufWriter};
 use anyhow::Context as _;
 use tlstrace_common::skip::{Counter, Totals};
 
-use super::Exit;
+use super::{Exit, engine_settings};
 use crate::capture::health::Counters;
 use crate::capture::{self, Capture};
 use crate::cli::notice;
 use crate::cli::settings::Watch;
-use crate::engine::{self, Engine};
+use crate::engine::Engine;
 use crate::report::Report;
 use crate::run::{self, End, Signals};
 use crate::sink::Observer;
@@ -28,15 +28,15 @@ pub(super) fn run(settings: Watch) -> anyhow::Result<Exit> {
 
 async fn watch(settings: Watch) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen()?;
+    let mut engine = Engine::new(engine_settings(&settings.filter, &settings.judging)?);
     let mut notes = Vec::new();
     let mut capture = Capture::start(settings.capture, &mut notes)?;
     for note in notes {
         notice(note);
     }
-    let ports = settings.filter.ports().to_vec();
-    let mut engine = Engine::new(engine::Settings { ports, ..engine::Settings::default() });
     let mut out = BufWriter::new(io::stdout().lock());
-    let observer = Observer { hostname: hostname(), ..Observer::default() };
+    let locality = settings.judging.locality;
+    let observer = Observer { hostname: hostname(), locality, ..Observer::default() };
     notice(format_args!("watching {}; {}", capture.describe(), settings.filter.describe_ports()));
     let mut report = Report::new(settings.output, settings.filter, observer, &mut out);
 

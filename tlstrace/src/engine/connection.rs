@@ -94,6 +94,8 @@ pub(crate) struct Connection {
     pub(crate) facts: HandshakeFacts,
     pub(crate) stage: Stage,
     pub(crate) revision: u32,
+    /// The verdict that was given last.
+    pub(crate) said: Option<&'static str>,
     /// The listener's history has learned from it.
     pub(crate) learned: bool,
     /// The listener's history counts its ClientHello among those that wait for an answer.
@@ -161,6 +163,7 @@ impl Connection {
             },
             stage: Stage::Open,
             revision: 0,
+            said: None,
             learned: false,
             counted_as_waiting: false,
             sides: Default::default(),

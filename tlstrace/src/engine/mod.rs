@@ -11,8 +11,10 @@
 #![forbid(unsafe_code)]
 
 mod connection;
+mod doubts;
 pub mod facts;
 pub mod history;
+pub mod locality;
 pub mod proxy;
 mod records;
 pub mod segment;
@@ -22,12 +24,16 @@ pub mod timestamp;
 pub mod tls13;
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::tls::certificate::CertificateCache;
-use crate::verdict::{self, Verdict};
+use crate::tls::certificate::trust::TrustAnchors;
+use crate::verdict::{self, Judgement, Verdict};
 
 use connection::{Connection, Stage};
+use doubts::{Doubt, Doubts};
+use facts::HandshakeFacts;
 use history::History;
 use segment::Segment;
 use table::{ConnectionKey, Slot, Table, Tracked};
@@ -40,11 +46,15 @@ pub struct Settings {
     pub max_connections: usize,
     /// Server ports to follow; empty means any.
     pub ports: Vec<std::ops::RangeInclusive<u16>>,
+    /// Authorities whose certificates the clients are supposed to accept.
+    pub trust_anchors: Option<Arc<TrustAnchors>>,
+    /// Ids of rules that are not asked: what would be said without them.
+    pub without_rules: Vec<&'static str>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { max_connections: 65_536, ports: Vec::new() }
+        Self { max_connections: 65_536, ports: Vec::new(), trust_anchors: None, without_rules: Vec::new() }
     }
 }
 
@@ -64,12 +74,26 @@ pub struct Counts {
     pub evicted: u64,
 }
 
+/// What an engine learned about listeners.
+#[derive(Clone, Debug, Default)]
+pub struct Lessons(History);
+
+impl Lessons {
+    /// Ends the learning: an engine with these lessons knows the outcome of what it judges, and counts nothing twice.
+    #[must_use]
+    pub fn close(mut self) -> Self {
+        self.0.close();
+        self
+    }
+}
+
 /// Follows connections and judges them.
 #[derive(Debug)]
 pub struct Engine {
     settings: Settings,
     table: Table,
     history: History,
+    doubts: Doubts,
     certificates: CertificateCache,
     outputs: VecDeque<Output>,
     counts: Counts,
@@ -78,15 +102,26 @@ pub struct Engine {
 
 impl Engine {
     pub fn new(settings: Settings) -> Self {
+        Self::with_lessons(settings, Lessons::default())
+    }
+
+    /// One that knows what another has learned.
+    pub fn with_lessons(settings: Settings, lessons: Lessons) -> Self {
         Self {
             table: Table::new(settings.max_connections),
+            history: lessons.0,
+            doubts: Doubts::default(),
+            certificates: settings.trust_anchors.clone().map(CertificateCache::trusting).unwrap_or_default(),
             settings,
-            history: History::default(),
-            certificates: CertificateCache::default(),
             outputs: VecDeque::new(),
             counts: Counts::default(),
             now: Timestamp::default(),
         }
+    }
+
+    /// What it learned.
+    pub fn into_lessons(self) -> Lessons {
+        Lessons(self.history)
     }
 
     /// Takes one segment. Time is the segment's; segments that are a little out of order do no harm.
@@ -211,32 +246,91 @@ impl Engine {
     /// Publishes a verdict. Returns the connection if a later verdict may follow.
     fn publish(&mut self, mut connection: Box<Connection>) -> Option<Box<Connection>> {
         connection.settle_facts(self.now, &mut self.certificates);
-        let listener = self.history.listener(&connection.facts, self.now);
-        let judgement = verdict::judge(&connection.facts, listener);
+        let judgement = self.judge(&connection.facts, connection.learned);
         let id = judgement.as_ref().map(|judgement| judgement.rule.id());
         let stays = id == Some("ok") && !connection.is_accepted() && connection.facts.endings.is_empty();
-        let repeated = connection.stage == Stage::Provisional;
+        let earlier = std::mem::replace(&mut connection.said, id);
         connection.stage = Stage::Provisional;
         follow_waiting(&mut connection, &mut self.history);
-        if !connection.learned {
-            connection.learned = self.history.learn(&connection.facts, id);
-        }
+        let knows_more = !connection.learned && self.learn(&mut connection, id);
         if !stays {
             self.history.note_visit(&connection.facts);
         }
-        let judgement = judgement?;
+        let listener = connection.facts.server().address;
         // It has been quiet for so long that there is nothing to add.
-        if repeated && id == Some("ok") {
-            return None;
+        let is_news = id != Some("ok") || earlier.is_none();
+        let connection = match judgement.filter(|_| is_news) {
+            Some(judgement) => self.say(judgement, connection, earlier, stays),
+            None => None,
+        };
+        if knows_more {
+            self.reconsider(listener);
         }
-        connection.revision += u32::from(repeated);
-        self.counts.verdicts += 1;
-        let revision = connection.revision;
+        connection
+    }
+
+    fn say(
+        &mut self,
+        judgement: Judgement,
+        mut connection: Box<Connection>,
+        earlier: Option<&'static str>,
+        stays: bool,
+    ) -> Option<Box<Connection>> {
+        connection.revision += u32::from(earlier.is_some());
+        let (revision, is_counted) = (connection.revision, connection.learned);
         let (facts, connection) =
             if stays { (connection.facts.clone(), Some(connection)) } else { (connection.facts, None) };
-        let verdict = Verdict::new(judgement, Arc::new(facts), revision);
-        self.outputs.push_back(Output::Verdict(Box::new(verdict)));
+        let facts = Arc::new(facts);
+        if let Some(doubt) = Doubt::of(&judgement, &facts, revision, is_counted) {
+            self.doubts.push(doubt);
+        }
+        let verdict = Verdict::new(judgement, facts);
+        self.put_out(match earlier {
+            Some(earlier) => verdict.revising(revision, earlier),
+            None => verdict,
+        });
         connection
+    }
+
+    /// Has the listener's history learn from a connection. Returns whether it now bears on others.
+    fn learn(&mut self, connection: &mut Connection, verdict: Option<&'static str>) -> bool {
+        let facts = &connection.facts;
+        if !self.doubts.concern(facts.server().address) {
+            connection.learned = self.history.learn(facts, verdict);
+            return false;
+        }
+        let before = self.history.knowledge(facts);
+        connection.learned = self.history.learn(facts, verdict);
+        self.history.knowledge(facts).has_grown_since(before)
+    }
+
+    /// Judges anew what was left in doubt about a listener, and says what is new.
+    fn reconsider(&mut self, listener: SocketAddr) {
+        for doubt in self.doubts.take(listener, self.now) {
+            let judgement = self
+                .judge(&doubt.facts, doubt.is_counted)
+                .filter(|judgement| doubt.is_bettered_by(judgement));
+            let Some(judgement) = judgement else {
+                self.doubts.push(doubt);
+                continue;
+            };
+            let revision = doubt.revision + 1;
+            if let Some(rest) = Doubt::of(&judgement, &doubt.facts, revision, doubt.is_counted) {
+                self.doubts.push(rest);
+            }
+            self.put_out(Verdict::new(judgement, doubt.facts).revising(revision, doubt.verdict));
+        }
+    }
+
+    fn judge(&mut self, facts: &HandshakeFacts, is_learned: bool) -> Option<Judgement> {
+        let is_counted = is_learned || self.history.is_closed();
+        let listener = self.history.listener(facts, self.now);
+        verdict::judge(facts, listener, is_counted, &self.settings.without_rules)
+    }
+
+    fn put_out(&mut self, verdict: Verdict) {
+        self.counts.verdicts += 1;
+        self.outputs.push_back(Output::Verdict(Box::new(verdict)));
     }
 }
 

@@ -12,7 +12,8 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use crate::engine::facts::{HandshakeFacts, How};
-use crate::engine::segment::Direction;
+use crate::engine::locality::Direction;
+use crate::engine::segment;
 use crate::engine::timestamp::{Civil, Timestamp};
 use crate::tls::certificate::{Certificate, CertificateChain};
 use crate::tls::client_hello::ClientHello;
@@ -243,6 +244,8 @@ struct Trace<'a> {
     #[serde(serialize_with = "display")]
     connection_id: crate::engine::facts::ConnectionId,
     revision: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    replaces: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -418,11 +421,13 @@ struct Capture {
 impl<'a> Line<'a> {
     fn of(verdict: &'a Verdict, observer: &'a Observer, parts: &Parts<'a>) -> Self {
         let facts = &*verdict.facts;
-        let direction = match facts.direction {
-            Direction::Ingress => Some("inbound"),
-            Direction::Egress => Some("outbound"),
-            Direction::Unknown => None,
-        };
+        let (client, server) = (facts.client().address.ip(), facts.server().address.ip());
+        // Where nothing is known to be local, the hook knows at least which way packets went.
+        let direction = observer.locality.direction(client, server).or(match facts.direction {
+            segment::Direction::Ingress => Some(Direction::Inbound),
+            segment::Direction::Egress => Some(Direction::Outbound),
+            segment::Direction::Unknown => None,
+        });
         Self {
             timestamp: verdict.time(),
             event: Event {
@@ -435,7 +440,7 @@ impl<'a> Line<'a> {
             server: Endpoint::of(facts.server().address),
             network: Network {
                 kind: if facts.server().address.is_ipv4() { "ipv4" } else { "ipv6" },
-                direction,
+                direction: direction.map(Direction::as_str),
             },
             observer: ObserverFields {
                 hostname: observer.hostname.as_deref(),
@@ -555,6 +560,7 @@ impl<'a> Trace<'a> {
             },
             connection_id: facts.connection,
             revision: verdict.revision,
+            replaces: verdict.replaces,
         }
     }
 }

@@ -9,6 +9,7 @@ mod text;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
+use crate::engine::locality::Locality;
 use crate::verdict::Verdict;
 
 /// Writes verdicts in one format.
@@ -23,6 +24,8 @@ pub struct Observer {
     pub hostname: Option<String>,
     /// Interface names by index.
     pub interfaces: BTreeMap<u32, String>,
+    /// What is on this side of it.
+    pub locality: Locality,
 }
 
 /// How the text output looks. Other formats have no taste.

@@ -42,6 +42,11 @@ impl Text {
         if verdict.confidence != crate::verdict::Confidence::Observed {
             write!(line, "  ({})", verdict.confidence)?;
         }
+        match verdict.replaces {
+            Some(id) if id == verdict.id => write!(line, "  (revised: better informed)")?,
+            Some(id) => write!(line, "  (revised: was {id})")?,
+            None => {}
+        }
         writeln!(line, "  {}", Clean(&verdict.summary))?;
         if self.style.verbose {
             for evidence in &verdict.evidence {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::engine::facts::{Ending, How, Phase, Role};
+use crate::engine::history::Tally;
 use crate::engine::timestamp::Timestamp;
 use crate::engine::tls13::{ClientFlight, Exchange, Sizes};
 use crate::tls::codepoints::{AlertDescription, ContentType, ProtocolVersion};
@@ -60,6 +61,11 @@ impl Case<'_> {
         self.facts.server_hello.is_none()
             && self.facts.client_hello.is_some()
             && alert.is_some_and(|(_, alert)| alert.description == AlertDescription::HANDSHAKE_FAILURE)
+    }
+
+    /// How many of a kind were refused here, this connection, which is one of them, included.
+    pub fn refused(&self, tally: Tally) -> u32 {
+        tally.refused.saturating_add(u32::from(!self.is_counted))
     }
 
     /// The listener takes only connections with a PROXY header, and this one had none.

@@ -147,6 +147,8 @@ pub struct Verdict {
     pub warnings: Vec<Evidence>,
     /// Counts verdicts about the same connection, from 0.
     pub revision: u32,
+    /// The id of the verdict that this one replaces, on the same connection.
+    pub replaces: Option<&'static str>,
     pub facts: Arc<HandshakeFacts>,
 }
 
@@ -155,6 +157,8 @@ pub struct Verdict {
 pub struct Case<'a> {
     pub facts: &'a HandshakeFacts,
     pub listener: &'a ListenerHistory,
+    /// The listener's history has counted this connection's outcome already.
+    pub is_counted: bool,
     pub root: &'a RootCause,
 }
 
@@ -167,15 +171,26 @@ pub struct KnownChain<'a> {
     pub from_history: bool,
 }
 
-/// Judges a connection. `None`: it was not TLS and nothing suggests that it should have been.
-pub fn judge(facts: &HandshakeFacts, listener: &ListenerHistory) -> Option<Judgement> {
+/// Judges a connection by all rules but those `without`; `is_counted` says that the listener's history has counted
+/// its outcome. `None`: it was not TLS and nothing suggests that it should have been.
+pub fn judge(
+    facts: &HandshakeFacts,
+    listener: &ListenerHistory,
+    is_counted: bool,
+    without: &[&str],
+) -> Option<Judgement> {
     let root = RootCause::of(facts);
-    let case = Case { facts, listener, root: &root };
+    let case = Case { facts, listener, is_counted, root: &root };
     let (rule, finding) = rules::all()
+        .filter(|rule| !without.contains(&rule.id()))
         .filter_map(|rule| Some((rule, rule.judge(&case)?)))
         // The first of equals wins, so that the registry's order is the last word.
         .reduce(|best, next| if next.1.rank() > best.1.rank() { next } else { best })?;
-    let (rule, mut finding) = allow_for_loss(&case, rule, finding);
+    let (rule, mut finding) = if without.contains(&"undetermined") {
+        (rule, finding)
+    } else {
+        allow_for_loss(&case, rule, finding)
+    };
     if facts.phase() == Phase::Complete {
         finding.warnings.extend(rules::certificate_warnings(&case));
     }
@@ -207,7 +222,7 @@ fn allow_for_loss(
 }
 
 impl Verdict {
-    pub fn new(judgement: Judgement, facts: Arc<HandshakeFacts>, revision: u32) -> Self {
+    pub fn new(judgement: Judgement, facts: Arc<HandshakeFacts>) -> Self {
         let Judgement { rule, finding, root } = judgement;
         let ended_by = finding.ended_by.or_else(|| root.ending.as_ref().map(EndedBy::from));
         let mut evidence = finding.evidence;
@@ -225,9 +240,18 @@ impl Verdict {
             ended_by,
             root: root.ending,
             warnings: finding.warnings,
-            revision,
+            revision: 0,
+            replaces: None,
             facts,
         }
+    }
+
+    /// As the `revision`th verdict on its connection, in place of one with the id `replaces`.
+    #[must_use]
+    pub fn revising(mut self, revision: u32, replaces: &'static str) -> Self {
+        self.revision = revision;
+        self.replaces = Some(replaces);
+        self
     }
 }
 
@@ -255,7 +279,7 @@ impl Finding {
         }
     }
 
-    fn rank(&self) -> (Specificity, Confidence) {
+    pub(crate) fn rank(&self) -> (Specificity, Confidence) {
         (self.specificity, self.confidence)
     }
 

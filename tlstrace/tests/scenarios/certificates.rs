@@ -1,5 +1,9 @@
 //! Certificate chains for scenarios, made once per run: `< certificate good`, `> certificate client_good`.
 //!
+//! `authority NAME` are roots: `root`, which issues the servers' certificates by way of an intermediate; `stranger`,
+//! which does not; `namesake`, which has the name of `root` and another key; `old_root`, which has expired; and
+//! `self_signed`, a leaf that needs no root.
+//!
 //! The clock of a scenario stands at 2026-11-22; leaves name `a.example` and `*.wild.example`.
 
 use std::collections::HashMap;
@@ -38,10 +42,11 @@ static AUTHORITIES: LazyLock<HashMap<&'static str, Vec<u8>>> = LazyLock::new(|| 
 type Authority = (Vec<u8>, Issuer<'static, KeyPair>);
 
 fn make_chains() -> HashMap<&'static str, Vec<Vec<u8>>> {
-    let root = authority("Test Root", None);
-    let intermediate = authority("Test Issuing CA", Some(&root));
-    let stranger = authority("Stranger CA", None);
-    let client_ca = authority("Test Client CA", None);
+    let root = make_authority("Test Root", None);
+    let intermediate = make_authority("Test Issuing CA", Some(&root));
+    let stranger = make_authority("Stranger CA", None);
+    let client_ca = make_authority("Test Client CA", None);
+    let old_root = make_authority_until("Old Root", None, 2026, 10);
     let middle = || intermediate.0.clone();
     let leaf = |edit: fn(&mut CertificateParams)| issue(&intermediate, "a.example", edit);
     let client = |edit: fn(&mut CertificateParams)| {
@@ -54,6 +59,12 @@ fn make_chains() -> HashMap<&'static str, Vec<Vec<u8>>> {
     let self_signed = leaf_params("a.example").self_signed(&key).unwrap().der().to_vec();
     let good = leaf(|_| {});
     [
+        ("authority root", vec![root.0.clone()]),
+        ("authority stranger", vec![stranger.0.clone()]),
+        ("authority old_root", vec![old_root.0.clone()]),
+        ("authority self_signed", vec![self_signed.clone()]),
+        ("from_old_root", vec![issue(&old_root, "a.example", |_| {})]),
+        ("authority namesake", vec![make_authority("Test Root", None).0]),
         ("good", vec![good.clone(), middle()]),
         ("with_root", vec![good.clone(), middle(), root.0.clone()]),
         ("leaf_only", vec![good.clone()]),
@@ -83,14 +94,18 @@ fn make_chains() -> HashMap<&'static str, Vec<Vec<u8>>> {
     .into()
 }
 
-fn authority(name: &str, issuer: Option<&Authority>) -> Authority {
+fn make_authority(name: &str, issuer: Option<&Authority>) -> Authority {
+    make_authority_until(name, issuer, 2040, 1)
+}
+
+fn make_authority_until(name: &str, issuer: Option<&Authority>, year: i32, month: u8) -> Authority {
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
     params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.use_authority_key_identifier_extension = issuer.is_some();
     params.not_before = date_time_ymd(2020, 1, 1);
-    params.not_after = date_time_ymd(2040, 1, 1);
+    params.not_after = date_time_ymd(year, month, 1);
     let certificate = match issuer {
         Some((_, issuer)) => params.signed_by(&key, issuer),
         None => params.self_signed(&key),

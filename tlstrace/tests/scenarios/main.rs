@@ -12,10 +12,12 @@ mod wire;
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 use tlstrace::engine::{Engine, Output, Settings};
 use tlstrace::sink::{Observer, SINKS, Style};
+use tlstrace::tls::certificate::trust::TrustAnchors;
 use tlstrace::verdict::Verdict;
 use tlstrace::verdict::rules;
 use wire::{Player, Variation};
@@ -25,6 +27,12 @@ use wire::{Player, Variation};
 struct Scenario {
     /// What this shows, and where it was seen.
     about: String,
+    /// Authorities that the user says the clients trust: `root` for `authority root` of `certificates.rs`.
+    #[serde(default)]
+    trusts: Vec<String>,
+    /// Everything is played once before, to learn what the listener accepts.
+    #[serde(default)]
+    learn_first: bool,
     /// Connections that the engine sees before, on the same listener.
     #[serde(default)]
     before: Vec<Connection>,
@@ -69,10 +77,13 @@ struct Expectation {
     reason: Option<String>,
     /// How many earlier verdicts there were about the same connection.
     revision: Option<u32>,
+    /// The id of the verdict before the last one; `none` if there was none.
+    replaces: Option<String>,
     /// The alerts of the JSON line: `client certificate_expired`, or `server encrypted`.
     alerts: Option<Vec<String>>,
     history: Option<String>,
     server_name: Option<String>,
+    /// Facts of the evidence, or `fact ~ part of its detail`; likewise the next two.
     #[serde(default)]
     evidence: Vec<String>,
     #[serde(default)]
@@ -157,19 +168,34 @@ fn scenarios() -> Vec<(PathBuf, Scenario)> {
 }
 
 /// The last verdict about the scenario's own connection.
-fn play(scenario: &Scenario, variation: Variation) -> Option<Verdict> {
-    let mut engine = Engine::new(Settings::default());
+fn play(scenario: &Scenario, variation: Variation, without: Option<&'static str>) -> Option<Verdict> {
+    let anchors =
+        scenario.trusts.iter().map(|name| certificates::chain(&format!("authority {name}"))[0].clone());
+    let settings = Settings {
+        trust_anchors: (!scenario.trusts.is_empty()).then(|| Arc::new(TrustAnchors::new(anchors))),
+        without_rules: without.into_iter().collect(),
+        ..Settings::default()
+    };
+    let mut engine = Engine::new(settings.clone());
+    if scenario.learn_first {
+        play_to(&mut engine, scenario, variation);
+        engine = Engine::with_lessons(settings, engine.into_lessons().close());
+    }
+    play_to(&mut engine, scenario, variation)
+}
+
+fn play_to(engine: &mut Engine, scenario: &Scenario, variation: Variation) -> Option<Verdict> {
     let mut player = Player::new(variation);
     for connection in &scenario.before {
-        connection.play(&mut player, &mut engine);
-        player.pause(&mut engine);
+        connection.play(&mut player, engine);
+        player.pause(engine);
     }
     while engine.poll_output().is_some() {}
     player.connect(None);
-    player.play(&scenario.steps, &mut engine);
+    player.play(&scenario.steps, engine);
     let client = player.client();
     for connection in &scenario.after {
-        connection.play(&mut player, &mut engine);
+        connection.play(&mut player, engine);
     }
     engine.finish();
     let mut last = None;
@@ -206,22 +232,25 @@ fn check(expect: &Expectation, verdict: Option<&Verdict>) -> Result<(), String> 
     compare("history", expect.history.as_deref(), Some(history));
     let revision = verdict.revision.to_string();
     compare("revision", expect.revision.map(|revision| revision.to_string()).as_deref(), Some(&revision));
+    compare("replaces", expect.replaces.as_deref(), Some(verdict.replaces.unwrap_or("none")));
     compare("server_name", expect.server_name.as_deref(), name.as_deref());
     if let Some(want) = &expect.alerts
         && *want != alerts(verdict)
     {
         problems.push(format!("alerts are {:?}, not {want:?}", alerts(verdict)));
     }
-    let mut contains = |what: &str, want: &[String], got: Vec<&str>| {
+    let mut contains = |what: &str, want: &[String], got: Vec<(&str, &str)>| {
         for want in want {
-            if !got.contains(&want.as_str()) {
+            let (name, part) = want.split_once(" ~ ").unwrap_or((want, ""));
+            if !got.iter().any(|(fact, detail)| *fact == name && detail.contains(part)) {
                 problems.push(format!("{what} {want:?} is missing among {got:?}"));
             }
         }
     };
-    contains("evidence", &expect.evidence, verdict.evidence.iter().map(|e| e.fact).collect());
-    contains("alternative", &expect.alternatives, verdict.alternatives.iter().map(|a| a.verdict).collect());
-    contains("warning", &expect.warnings, verdict.warnings.iter().map(|w| w.fact).collect());
+    contains("evidence", &expect.evidence, verdict.evidence.iter().map(|e| (e.fact, &*e.detail)).collect());
+    let alternatives = verdict.alternatives.iter().map(|a| (a.verdict, &*a.why));
+    contains("alternative", &expect.alternatives, alternatives.collect());
+    contains("warning", &expect.warnings, verdict.warnings.iter().map(|w| (w.fact, &*w.detail)).collect());
     for part in &expect.says {
         if !verdict.summary.contains(part.as_str()) {
             problems.push(format!("the summary lacks {part:?}"));
@@ -252,7 +281,7 @@ fn every_scenario_gives_its_verdict_however_it_is_cut_and_repeated() {
     let mut failures = Vec::new();
     for (path, scenario) in scenarios() {
         for variation in Variation::ALL {
-            if let Err(problem) = check(&scenario.expect, play(&scenario, variation).as_ref()) {
+            if let Err(problem) = check(&scenario.expect, play(&scenario, variation, None).as_ref()) {
                 let name = path.file_stem().unwrap().to_string_lossy().into_owned();
                 failures.push(format!("{name} ({variation:?}): {problem}\n      {}", scenario.about));
             }
@@ -268,3 +297,50 @@ fn every_rule_has_a_scenario() {
     let missing: Vec<_> = rules::all().map(rules::Rule::id).filter(|id| !covered.contains(*id)).collect();
     assert!(missing.is_empty(), "no scenario expects {missing:?}");
 }
+
+#[test]
+fn without_its_rule_a_scenario_fails() {
+    let scenarios = scenarios();
+    let idle: Vec<_> = rules::all()
+        .map(rules::Rule::id)
+        .filter(|id| {
+            scenarios.iter().filter(|(_, scenario)| scenario.expect.verdict == *id).all(|(_, scenario)| {
+                check(&scenario.expect, play(scenario, Variation::AsWritten, Some(*id)).as_ref()).is_ok()
+            })
+        })
+        .collect();
+    assert!(idle.is_empty(), "nothing changes without {idle:?}");
+}
+
+#[test]
+fn every_verdict_of_the_catalogue_is_registered() {
+    let registered: BTreeSet<_> = rules::all().map(rules::Rule::id).collect();
+    assert_eq!(registered, CATALOGUE.split_whitespace().collect());
+}
+
+/// Ids are part of the interface: none is renamed, and a new one is entered here.
+const CATALOGUE: &str = "
+    syn_timeout port_closed accept_queue_full tcp_handshake_incomplete reset_before_client_hello
+    reset_after_client_hello closed_after_client_hello server_silent client_hello_timeout client_hello_truncated
+    client_hello_blackholed server_flight_blackholed large_client_hello_intolerance injected_reset client_abandoned
+    truncated_handshake
+
+    http_on_tls_port tls_on_plaintext_port starttls_expected proxy_header_unexpected proxy_header_missing
+    sslv2_client_hello non_tls_protocol
+
+    sni_missing sni_unrecognized sni_ip_literal
+
+    protocol_version_mismatch cipher_suite_mismatch group_mismatch signature_algorithm_mismatch alpn_mismatch
+    insufficient_security inappropriate_fallback downgrade_detected hello_retry_failed ech_rejected
+    server_certificate_unavailable handshake_failure_unexplained protocol_error renegotiation_refused
+
+    server_certificate_expired server_certificate_not_yet_valid client_clock_wrong hostname_mismatch
+    server_chain_incomplete server_chain_misordered server_certificate_self_signed server_ca_unknown
+    server_certificate_revoked server_certificate_unsupported ocsp_response_rejected server_certificate_rejected
+    client_closed_after_handshake
+
+    client_certificate_missing client_certificate_expired client_certificate_revoked client_certificate_unsupported
+    client_certificate_untrusted client_certificate_key_mismatch client_certificate_rejected
+
+    ok probe_tcp_connect probe_tls_handshake client_canceled undetermined
+";

@@ -46,11 +46,18 @@ const WELL_KNOWN_CLIENTS: u32 = 3;
 const LARGE_CLIENT_HELLO: u32 = 1280 - 40 - 32 - 5;
 
 /// All listeners.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct History {
     listeners: Lru<SocketAddr, Box<ListenerHistory>, MAX_LISTENERS>,
     unknown: ListenerHistory,
+    /// It knows the outcome of every connection before it is judged, and counts none again.
+    is_closed: bool,
 }
+
+/// How much a history has to say about connections like one. When one of its parts has grown, those that were
+/// refused before may be judged better.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Knowledge([u8; 9]);
 
 /// One listener: a server address and port.
 #[derive(Clone, Debug, Default)]
@@ -257,10 +264,33 @@ impl ListenerHistory {
     /// regular.
     pub fn failing_period(&self, client: IpAddr, verdict: &'static str, now: Timestamp) -> Option<Duration> {
         let mut visits = Visits::default();
-        for failure in self.failures.iter().filter(|f| f.client == client && f.verdict == verdict) {
+        let like_this =
+            |failure: &&Failure| failure.client == client && failure.verdict == verdict && failure.time < now;
+        for failure in self.failures.iter().filter(like_this) {
             visits.add(failure.time);
         }
         visits.period(now)
+    }
+
+    fn knowledge(&self, hello: Option<&ClientHello>) -> Knowledge {
+        // From the first on there is contrast, and a few make it firm (see the rules).
+        let level = |tally: Tally| match tally.accepted {
+            0 => 0,
+            1..3 => 1,
+            3.. => 2,
+        };
+        let name = hello.and_then(|hello| self.name_of(hello));
+        Knowledge([
+            level(self.with_name),
+            level(self.without_name),
+            level(self.with_proxy_header),
+            level(self.without_proxy_header),
+            level(self.large_hello),
+            name.map_or(0, |name| level(name.tally)),
+            name.map_or(0, |name| u8::from(name.chain.is_some())),
+            hello.map_or(0, |hello| u8::from(self.selected_for(hello).is_well_known())),
+            u8::from(self.selected.is_well_known()),
+        ])
     }
 
     /// Whether `client` offered ECH again within `window` after `time`.
@@ -268,19 +298,33 @@ impl ListenerHistory {
         self.ech_offers.iter().any(|(other, at)| *other == client && *at > time && at.since(time) <= window)
     }
 
-    /// Returns whether there was something to learn.
-    fn learn(&mut self, facts: &HandshakeFacts, verdict: Option<&'static str>) -> bool {
+    /// Learns for good what `counts`, and for a while what is recent. Returns whether there was something to learn.
+    fn learn(&mut self, facts: &HandshakeFacts, verdict: Option<&'static str>, counts: bool) -> bool {
         if verdict == Some("server_silent") {
             self.last_silence = Some(facts.last_seen);
         }
         let Some(hello) = &facts.client_hello else {
-            self.learn_other_protocol(facts);
+            if counts {
+                self.learn_other_protocol(facts);
+            }
             return true;
         };
         let accepted = facts.progress.complete.is_some();
         if !facts.is_complete_capture() || !accepted && facts.endings.is_empty() {
             return false;
         }
+        if counts {
+            self.count(facts, hello, accepted);
+        }
+        if let Some(verdict) = verdict.filter(|_| !accepted) {
+            let client = facts.client().address.ip();
+            let failure = Failure { client, time: facts.last_seen, verdict, version: hello.max_version() };
+            push_bounded(&mut self.failures, failure);
+        }
+        true
+    }
+
+    fn count(&mut self, facts: &HandshakeFacts, hello: &ClientHello, accepted: bool) {
         let name = match hello.server_name {
             Some(_) => &mut self.with_name,
             None => &mut self.without_name,
@@ -295,17 +339,21 @@ impl ListenerHistory {
         }
         let key = name_key(hello.server_name.as_ref());
         self.names.touch(key, |name| name.tally.accepted > 0).learn(facts, accepted);
-        let client = facts.client().address.ip();
         if accepted {
             self.selected.learn(facts);
             if facts.certificate_request.is_some() {
                 self.certificate_requests = self.certificate_requests.saturating_add(1);
             }
-        } else if let Some(verdict) = verdict {
-            let failure = Failure { client, time: facts.last_seen, verdict, version: hello.max_version() };
-            push_bounded(&mut self.failures, failure);
         }
-        true
+    }
+
+    /// Forgets what was recent.
+    fn close(&mut self) {
+        self.waiting = 0;
+        (self.last_answer, self.last_silence) = (None, None);
+        self.visitors = Lru::default();
+        self.failures.clear();
+        self.ech_offers.clear();
     }
 
     /// Something that is not TLS, answered by something that is not TLS.
@@ -353,6 +401,13 @@ impl ListenerHistory {
     }
 }
 
+impl Knowledge {
+    /// Whether any of it has grown since it was like `before`.
+    pub(crate) fn has_grown_since(self, before: Self) -> bool {
+        self.0.iter().zip(before.0).any(|(now, before)| *now > before)
+    }
+}
+
 impl History {
     /// What is known of the listener of a connection, as of `now`.
     pub(crate) fn listener(&mut self, facts: &HandshakeFacts, now: Timestamp) -> &ListenerHistory {
@@ -388,7 +443,24 @@ impl History {
     /// whether its outcome was known and counted.
     pub(crate) fn learn(&mut self, facts: &HandshakeFacts, verdict: Option<&'static str>) -> bool {
         // A scan of closed ports teaches nothing and must not push out what is known.
-        facts.client().bytes > 0 && self.entry(facts).learn(facts, verdict)
+        let counts = !self.is_closed;
+        facts.client().bytes > 0 && self.entry(facts).learn(facts, verdict, counts)
+    }
+
+    /// How much is known that bears on connections like this one.
+    pub(crate) fn knowledge(&self, facts: &HandshakeFacts) -> Knowledge {
+        let listener = self.listeners.get(&facts.server().address).map_or(&self.unknown, |listener| listener);
+        listener.knowledge(facts.client_hello.as_deref())
+    }
+
+    /// Has it count no more: it has seen what will be judged.
+    pub(crate) fn close(&mut self) {
+        self.is_closed = true;
+        self.listeners.values_mut().for_each(|listener| listener.close());
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed
     }
 
     /// Notes a connection that is over and carried nothing but a handshake.

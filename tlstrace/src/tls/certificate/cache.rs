@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{Certificate, Sha256Digest};
+use super::{
+    Certificate, Sha256Digest,
+    trust::{RememberedTrust, Trust, TrustAnchors},
+};
 
 /// Certificates that were parsed before, by the SHA-256 of their encoding, and those that could not be.
 ///
@@ -14,6 +17,7 @@ pub struct CertificateCache {
     young: HashMap<Sha256Digest, Option<Arc<Certificate>>>,
     old: HashMap<Sha256Digest, Option<Arc<Certificate>>>,
     young_bytes: usize,
+    trust: Option<RememberedTrust>,
 }
 
 impl CertificateCache {
@@ -26,6 +30,11 @@ impl CertificateCache {
         Self::default()
     }
 
+    /// An empty cache that asks `anchors` about every chain.
+    pub fn trusting(anchors: Arc<TrustAnchors>) -> Self {
+        Self { trust: Some(RememberedTrust::new(anchors)), ..Self::default() }
+    }
+
     /// Certificates held, unparsable ones included.
     pub fn len(&self) -> usize {
         self.young.len() + self.old.keys().filter(|key| !self.young.contains_key(*key)).count()
@@ -34,6 +43,11 @@ impl CertificateCache {
     /// Does it hold nothing?
     pub fn is_empty(&self) -> bool {
         self.young.is_empty() && self.old.is_empty()
+    }
+
+    /// What the trust anchors say about a chain, the leaf first.
+    pub(super) fn trust(&mut self, chain: &[&[u8]]) -> Trust {
+        self.trust.as_mut().map_or(Trust::NotAsked, |trust| trust.judge(chain))
     }
 
     /// The certificate with this encoding and digest; `None` if it cannot be parsed.

@@ -1,15 +1,17 @@
 //! Certificates and chains of TLS ≤ 1.2, as an observer needs them: names, dates, key, constraints, links.
 //!
 //! x509-parser decodes. A certificate is parsed once per distinct encoding (see [`CertificateCache`]), and one
-//! that cannot be parsed never hides its neighbours. No path building and no trust here: an observer does not
-//! know what a peer trusts.
+//! that cannot be parsed never hides its neighbours. What a peer trusts, an observer knows only if the user says so
+//! ([`trust`]).
 
 mod cache;
 mod distinguished_name;
+pub mod trust;
 
 use std::{fmt::Write, net::IpAddr, sync::Arc};
 
 use sha2::{Digest, Sha256};
+use smallvec::SmallVec;
 use x509_parser::{
     certificate::X509Certificate,
     extensions::{GeneralName, ParsedExtension},
@@ -19,6 +21,7 @@ use x509_parser::{
 };
 
 pub use self::cache::CertificateCache;
+use self::trust::Trust;
 use super::{
     Decoded, client_hello::ServerName, codepoints::NamedGroup, handshake::MessageHeader, reader::Reader,
 };
@@ -40,6 +43,8 @@ pub struct CertificateChain {
     pub length: u32,
     /// The list's lengths do not add up; what came before is kept.
     pub malformed: bool,
+    /// Whether it leads to an authority that the user trusts.
+    pub trust: Trust,
 }
 
 /// A certificate that is not valid DER, or not X.509.
@@ -210,6 +215,7 @@ impl CertificateChain {
             ..Self::default()
         };
         let mut list = Reader::new(list);
+        let mut encodings: SmallVec<[&[u8]; 4]> = SmallVec::new();
         while !list.is_empty() {
             let Some(der) = list.vector24() else {
                 chain.malformed = true;
@@ -219,7 +225,11 @@ impl CertificateChain {
             chain.count = chain.count.saturating_add(1);
             if usize::from(position) < Self::MAX_CERTIFICATES {
                 chain.read_certificate(position, der, cache);
+                encodings.push(der);
             }
+        }
+        if chain.leaf().is_some() {
+            chain.trust = cache.trust(&encodings);
         }
         Decoded::Complete(chain)
     }

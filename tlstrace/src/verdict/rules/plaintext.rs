@@ -303,7 +303,7 @@ impl Rule for ProxyHeaderMissing {
                     "this listener accepted {} of {} with a PROXY header, 0 of {} without",
                     with.accepted,
                     with.total(),
-                    without.refused + 1
+                    case.refused(without)
                 ),
             ),
         )

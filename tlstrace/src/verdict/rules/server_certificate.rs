@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::engine::facts::{Ending, How, Role};
 use crate::engine::timestamp::Timestamp;
 use crate::engine::tls13::Exchange;
+use crate::tls::certificate::trust::Trust;
 use crate::tls::certificate::{Certificate, KeyAlgorithm, NameMatch};
 use crate::tls::codepoints::{AlertDescription, ContentType, ProtocolVersion};
 use crate::verdict::{
@@ -235,8 +236,14 @@ fn judge(case: &Case<'_>, cause: Cause) -> Option<Finding> {
             finding.evidence("no_application_data", "the client sent none before it closed")
         }
     };
-    // After a complete handshake the connection itself did not fail.
-    if matches!(refusal, Refusal::AfterHandshake { .. }) {
+    // After a complete handshake the connection itself did not fail; and who leaves without a word, with nothing to
+    // object to in sight, may only have come to look, as scanners do.
+    let has_seen_no_fault = chain.as_ref().is_some_and(|chain| chain.chain.leaf().is_some());
+    if match refusal {
+        Refusal::AfterHandshake { .. } => true,
+        Refusal::Silent(_) => cause == Cause::Rejected && has_seen_no_fault,
+        Refusal::Alert(_) | Refusal::EncryptedAlert { .. } => false,
+    } {
         finding = finding.severity(Severity::Warning);
     }
     if let Some(chain) = &chain {
@@ -248,10 +255,30 @@ fn judge(case: &Case<'_>, cause: Cause) -> Option<Finding> {
             );
         }
     }
+    if let Some(detail) = chain.as_ref().and_then(|chain| trust_text(&chain.chain.trust)) {
+        finding = finding.evidence("trust_anchors", detail);
+    }
     for &(verdict, why) in diagnosis.alternatives {
         finding = finding.alternative(verdict, why);
     }
     Some(finding)
+}
+
+/// What the authorities that the user gave say about a chain.
+fn trust_text(trust: &Trust) -> Option<String> {
+    match trust {
+        Trust::NotAsked => None,
+        Trust::Anchored(anchor) => {
+            Some(format!("the chain leads to {}, which is among the given authorities", anchor.subject))
+        }
+        Trust::Astray { anchors, same_name: false } => {
+            Some(format!("the chain leads to none of the {anchors} given authorities"))
+        }
+        Trust::Astray { anchors, same_name: true } => Some(format!(
+            "the chain leads to none of the {anchors} given authorities; one of them has the issuer's name and \
+             another key"
+        )),
+    }
 }
 
 /// Whether and how the client refused what the server presented, and when.
@@ -372,6 +399,7 @@ fn diagnose(
         Confidence::Observed
     };
     let is_tls13 = case.facts.version().is_some_and(ProtocolVersion::is_tls13);
+    let is_asked = chain.is_some_and(|chain| chain.chain.trust != Trust::NotAsked);
     let plain = |cause, confidence, blame| Diagnosis {
         cause,
         confidence,
@@ -410,8 +438,11 @@ fn diagnose(
             },
         },
         Refusal::Alert(AlertDescription::UNKNOWN_CA) => match (chain, leaf) {
-            (Some(chain), Some(leaf)) => path_fault(chain, leaf, Confidence::Inferred)
-                .unwrap_or_else(|| unknown_authority(leaf, observed)),
+            // The alert and the given authorities agree.
+            (Some(chain), Some(leaf)) => {
+                path_fault(chain, leaf, if is_asked { observed } else { Confidence::Inferred })
+                    .unwrap_or_else(|| unknown_authority(chain, leaf, observed))
+            }
             _ => Diagnosis {
                 alternatives: &[
                     ("server_chain_incomplete", "a missing intermediate gives the same alert"),
@@ -425,13 +456,34 @@ fn diagnose(
             (Some(chain), Some(leaf)) => date_fault(chain, now, observed)
                 .or_else(|| name_fault(case, leaf, Confidence::Inferred))
                 .or_else(|| usage_fault(leaf))
-                .or_else(|| path_fault(chain, leaf, Confidence::Inferred))
-                .unwrap_or_else(|| Diagnosis {
-                    alternatives: &[(
-                        "server_certificate_rejected",
-                        "a pin or a policy of the client gives the same alert",
-                    )],
-                    ..unknown_authority(leaf, Confidence::Suspected)
+                .or_else(|| match path_fault(chain, leaf, Confidence::Inferred)? {
+                    // A client may check another name than the one that it sent, and says the same then.
+                    fault if fault.cause == Cause::ChainIncomplete && !is_asked => Some(Diagnosis {
+                        confidence: Confidence::Suspected,
+                        alternatives: &[
+                            ("hostname_mismatch", "the client may have checked another name than it sent"),
+                            ("server_ca_unknown", "if that issuer is a root, the client lacks it"),
+                        ],
+                        ..fault
+                    }),
+                    fault => Some(fault),
+                })
+                .unwrap_or_else(|| match chain.chain.trust {
+                    // What nothing visible is wrong with, and leads to an authority: a name, a pin, a policy.
+                    Trust::Anchored(_) => Diagnosis {
+                        alternatives: &[
+                            ("hostname_mismatch", "the client may have checked another name than it sent"),
+                            ("server_ca_unknown", "the client may know other authorities than those given"),
+                        ],
+                        ..plain(Cause::Rejected, Confidence::Observed, Blame::Unknown)
+                    },
+                    Trust::NotAsked | Trust::Astray { .. } => Diagnosis {
+                        alternatives: &[(
+                            "server_certificate_rejected",
+                            "a pin or a policy of the client gives the same alert",
+                        )],
+                        ..unknown_authority(chain, leaf, Confidence::Suspected)
+                    },
                 }),
             _ => Diagnosis {
                 alternatives: if alert == AlertDescription::BAD_CERTIFICATE {
@@ -465,7 +517,9 @@ fn diagnose(
             .zip(chain)
             .and_then(|(leaf, chain)| any_fault(case, chain, leaf, now))
             // That the issuer is not there is usual where it is a root, and a silent close tells nothing of it.
-            .filter(|fault| !matches!(fault.cause, Cause::ChainIncomplete | Cause::ChainMisordered))
+            .filter(|fault| {
+                is_asked || !matches!(fault.cause, Cause::ChainIncomplete | Cause::ChainMisordered)
+            })
             .map_or(
                 Diagnosis {
                     alternatives: &[
@@ -511,7 +565,10 @@ fn any_fault(case: &Case<'_>, chain: &KnownChain<'_>, leaf: &Certificate, now: i
     date_fault(chain, now, Confidence::Inferred)
         .or_else(|| name_fault(case, leaf, Confidence::Inferred))
         .or_else(|| usage_fault(leaf))
-        .or_else(|| path_fault(chain, leaf, Confidence::Suspected))
+        .or_else(|| {
+            let is_asked = chain.chain.trust != Trust::NotAsked;
+            path_fault(chain, leaf, if is_asked { Confidence::Inferred } else { Confidence::Suspected })
+        })
 }
 
 fn date_fault(chain: &KnownChain<'_>, now: i64, confidence: Confidence) -> Option<Diagnosis> {
@@ -564,7 +621,21 @@ fn date_fault(chain: &KnownChain<'_>, now: i64, confidence: Confidence) -> Optio
             });
         }
     }
-    None
+    match &chain.chain.trust {
+        // Some stacks look at the dates of a root, others do not (RFC 5280 §6.1 leaves it open).
+        Trust::Anchored(anchor) if now > anchor.not_after => Some(Diagnosis {
+            cause: Cause::Expired,
+            confidence: confidence.min(Confidence::Inferred),
+            blame: Blame::Server,
+            fault: format!(
+                "cannot be verified: its root {} expired on {}",
+                anchor.subject,
+                date(anchor.not_after)
+            ),
+            alternatives: &[("server_ca_unknown", "the client may lack the root that replaced it")],
+        }),
+        _ => None,
+    }
 }
 
 fn name_fault(case: &Case<'_>, leaf: &Certificate, confidence: Confidence) -> Option<Diagnosis> {
@@ -594,15 +665,22 @@ fn path_fault(chain: &KnownChain<'_>, leaf: &Certificate, confidence: Confidence
     let fault = |cause, fault, alternatives| {
         Some(Diagnosis { cause, confidence, blame: Blame::Server, fault, alternatives })
     };
-    if certificates.is_self_signed_leaf() {
+    let (is_anchored, is_astray) = match certificates.trust {
+        Trust::NotAsked => (false, false),
+        Trust::Anchored(_) => (true, false),
+        Trust::Astray { .. } => (false, true),
+    };
+    if certificates.is_self_signed_leaf() && !is_anchored {
         return fault(Cause::SelfSigned, format!("is self-signed ({})", leaf.subject), &[]);
     }
     // An issuer is missing where the leaf's is: above an intermediate it is a root as a rule, which may be left out.
     if let Some(missing) = certificates.missing_issuer()
         && !certificates.certificates.iter().skip(1).any(|other| leaf.is_issued_by(other))
+        && !is_anchored
     {
-        if is_named_root(missing) {
-            return None;
+        let has_namesake = matches!(certificates.trust, Trust::Astray { same_name: true, .. });
+        if is_named_root(missing) || has_namesake {
+            return is_astray.then(|| unknown_authority(chain, leaf, confidence));
         }
         return fault(
             Cause::ChainIncomplete,
@@ -617,16 +695,38 @@ fn path_fault(chain: &KnownChain<'_>, leaf: &Certificate, confidence: Confidence
             &[("server_ca_unknown", "most clients sort the chain; the client may lack the root")],
         );
     }
-    None
+    is_astray.then(|| unknown_authority(chain, leaf, confidence))
 }
 
-fn unknown_authority(leaf: &Certificate, confidence: Confidence) -> Diagnosis {
-    Diagnosis {
+/// A chain without a fault of its own whose authority the client does not take.
+fn unknown_authority(chain: &KnownChain<'_>, leaf: &Certificate, confidence: Confidence) -> Diagnosis {
+    let by = format!("was issued by {}", leaf.issuer);
+    let diagnosis = |confidence, blame, fault, alternatives| Diagnosis {
         cause: Cause::CaUnknown,
-        confidence: confidence.min(Confidence::Inferred),
-        blame: Blame::Client,
-        fault: format!("was issued by {}", leaf.issuer),
-        alternatives: &[("server_chain_incomplete", "the server may leave out an intermediate")],
+        confidence,
+        blame,
+        fault,
+        alternatives,
+    };
+    match &chain.chain.trust {
+        Trust::NotAsked => diagnosis(
+            confidence.min(Confidence::Inferred),
+            Blame::Client,
+            by,
+            &[("server_chain_incomplete", "the server may leave out an intermediate")],
+        ),
+        Trust::Anchored(anchor) => diagnosis(
+            confidence,
+            Blame::Client,
+            format!("{by} and leads to {}, one of the given authorities", anchor.subject),
+            &[],
+        ),
+        Trust::Astray { anchors, .. } => diagnosis(
+            confidence,
+            Blame::Config,
+            format!("{by} and leads to none of the {anchors} given authorities"),
+            &[],
+        ),
     }
 }
 
@@ -748,7 +848,11 @@ pub(super) fn warnings(case: &Case<'_>) -> Vec<Evidence> {
     if signature.contains("sha1") || signature.contains("md5") {
         warn("certificate_weak_signature", format!("signed with {}", leaf.signature_algorithm));
     }
-    if !chain.is_self_signed_leaf() && chain.is_fully_parsed() {
+    if matches!(chain.trust, Trust::Astray { .. }) {
+        warn("certificate_not_anchored", trust_text(&chain.trust).unwrap_or_default());
+    }
+    let is_anchored = matches!(chain.trust, Trust::Anchored(_));
+    if !chain.is_self_signed_leaf() && chain.is_fully_parsed() && !is_anchored {
         if chain.count == 1 && !is_named_root(&leaf.issuer) {
             warn("certificate_chain_short", format!("the leaf alone; its issuer is {}", leaf.issuer));
         } else if chain.links_in_order() == Some(false) {

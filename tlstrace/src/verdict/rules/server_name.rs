@@ -90,7 +90,7 @@ impl Rule for SniMissing {
                     "this listener accepted {} of {} with SNI, 0 of {} without",
                     named.accepted,
                     named.total(),
-                    history.without_name.refused + 1,
+                    case.refused(history.without_name),
                 ),
             );
         }

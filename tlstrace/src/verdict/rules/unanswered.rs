@@ -387,7 +387,7 @@ impl Rule for LargeClientHelloIntolerance {
         if !refused || case.name_is_always_refused() {
             return None;
         }
-        let failed = listener.large_hello.refused + 1;
+        let failed = case.refused(listener.large_hello);
         let small = listener.small_hello;
         let clear = failed >= CONTRAST && small.accepted >= CONTRAST && small.accepted > small.refused;
         let how = case.refusal()?;
