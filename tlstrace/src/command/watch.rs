@@ -8,7 +8,7 @@ use tlstrace_common::skip::{Counter, Totals};
 
 use super::Exit;
 use crate::capture::health::Counters;
-use crate::capture::{self, Capture};
+use crate::capture::{self, Capture, privilege};
 use crate::cli::notice;
 use crate::cli::settings::Watch;
 use crate::engine::{self, Engine};
@@ -36,6 +36,10 @@ async fn watch(settings: Watch) -> anyhow::Result<Exit> {
     let ports = settings.filter.ports().to_vec();
     let mut engine = Engine::new(engine::Settings { ports, ..engine::Settings::default() });
     let mut out = BufWriter::new(io::stdout().lock());
+    match capture.renounce_privileges() {
+        Ok(kept) => log::info!("capabilities kept: {:?}", privilege::names(kept)),
+        Err(error) => log::warn!("the capabilities that are needed no more could not be given up: {error:#}"),
+    }
     let observer = Observer { hostname: hostname(), ..Observer::default() };
     notice(format_args!("watching {}; {}", capture.describe(), settings.filter.describe_ports()));
     let mut report = Report::new(settings.output, settings.filter, observer, &mut out);
