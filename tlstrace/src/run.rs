@@ -16,6 +16,7 @@ use crate::capture::clock::{self, Clock};
 use crate::capture::health::{self, Health};
 use crate::capture::interfaces::Change;
 use crate::capture::ring::Pace;
+use crate::capture::turnover::{Turn, Turnover};
 use crate::capture::{Capture, Wake};
 use crate::cli::notice;
 use crate::engine::timestamp::Timestamp;
@@ -24,6 +25,8 @@ use crate::report::Report;
 
 /// How long the data of connections that began before us is looked at.
 const WARM_UP: Duration = Duration::from_mins(1);
+/// The same for connections on an interface that has just come: their SYN may have been faster than we were.
+const WARM_UP_OF_NEWCOMER: Duration = Duration::from_secs(5);
 
 /// Why the loop ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -79,7 +82,10 @@ pub async fn run(
         report.name_interface(interface.index, &interface.name);
     }
     report.set_local_addresses(addresses::list()?);
-    let mut live = Live { capture, engine, report, clock: Clock::start() };
+    let clock = Clock::start();
+    let start = clock.now();
+    let turnover = Turnover::default();
+    let mut live = Live { capture, engine, report, clock, start, warm_up: Some(WARM_UP), turnover };
     let end = live.until_end(signals, timeout).await;
     live.capture.detach();
     let end = match end {
@@ -100,15 +106,17 @@ struct Live<'a, 'w> {
     engine: &'a mut Engine,
     report: &'a mut Report<'w>,
     clock: Clock,
+    start: Timestamp,
+    /// When, since the start, connections that began before us are left alone. `None`: they are.
+    warm_up: Option<Duration>,
+    turnover: Turnover,
 }
 
 impl Live<'_, '_> {
     async fn until_end(&mut self, signals: &mut Signals, timeout: Option<Duration>) -> anyhow::Result<End> {
-        let start = self.clock.now();
         let mut health = Health::new(self.capture.counters()?);
         let mut pace = Pace::default();
-        let mut is_warming_up = true;
-        let mut looked = start;
+        let mut looked = Duration::ZERO;
         let timeout = time::sleep(timeout.unwrap_or(Duration::MAX));
         tokio::pin!(timeout);
         let mut second = time::interval(clock::RESYNCHRONISE_EVERY);
@@ -125,17 +133,18 @@ impl Live<'_, '_> {
                 () = &mut timeout => return Ok(End::Timeout),
                 _ = second.tick() => {
                     self.clock.resynchronise();
-                    let now = self.clock.now();
-                    if is_warming_up && now.since(start) >= WARM_UP {
-                        is_warming_up = false;
-                        self.capture.end_warm_up()?;
+                    let now = self.elapsed();
+                    if self.warm_up.is_some_and(|end| now >= end) {
+                        self.warm_up = None;
+                        self.capture.set_warm_up(false)?;
                     }
-                    if now.since(looked) >= health::LOOK_EVERY {
+                    self.turnover.say(now).into_iter().for_each(notice);
+                    if now.saturating_sub(looked) >= health::LOOK_EVERY {
                         looked = now;
                         // No message tells of an address that comes later, as DHCP's do.
                         self.report.set_local_addresses(addresses::list()?);
                         let counters = self.capture.counters()?;
-                        for line in health.look(now.since(start), &counters, self.engine.counts().segments) {
+                        for line in health.look(now, &counters, self.engine.counts().segments) {
                             notice(line);
                         }
                     }
@@ -146,6 +155,8 @@ impl Live<'_, '_> {
                     Wake::Interfaces(changes) => {
                         self.follow(changes)?;
                         if self.capture.has_ended() {
+                            self.turnover.say_all().into_iter().for_each(notice);
+                            notice("no interface is left to watch");
                             return Ok(End::NoInterface);
                         }
                     }
@@ -156,7 +167,7 @@ impl Live<'_, '_> {
 
     /// Takes a batch from the ring and does what is due; says how many events there were.
     fn step(&mut self) -> anyhow::Result<usize> {
-        let Self { capture, engine, report, clock } = self;
+        let Self { capture, engine, report, clock, .. } = self;
         // Whatever happened before this moment is in the ring by now, unless the batch ends before.
         let mut horizon = clock.now();
         let mut last = Timestamp::default();
@@ -188,6 +199,11 @@ impl Live<'_, '_> {
         Ok(())
     }
 
+    /// Since the start.
+    fn elapsed(&self) -> Duration {
+        self.clock.now().since(self.start)
+    }
+
     fn follow(&mut self, changes: io::Result<Vec<Change>>) -> anyhow::Result<()> {
         let changes = match changes {
             Ok(changes) => changes,
@@ -197,10 +213,14 @@ impl Live<'_, '_> {
             }
         };
         for change in changes {
-            if let Some(line) = self.capture.apply(change) {
-                notice(line);
+            let Some(turn) = self.capture.apply(change) else { continue };
+            if matches!(turn, Turn::Came(_)) {
+                self.warm_up = self.warm_up.max(Some(self.elapsed() + WARM_UP_OF_NEWCOMER));
+                self.capture.set_warm_up(true)?;
             }
+            self.turnover.note(turn);
         }
+        self.turnover.say(self.elapsed()).into_iter().for_each(notice);
         for interface in self.capture.interfaces() {
             self.report.name_interface(interface.index, &interface.name);
         }

@@ -3,10 +3,13 @@
 //! Everything here is about the network namespace of the calling thread.
 
 use std::collections::BTreeSet;
+use std::ffi::CString;
 use std::fmt;
 
 use anyhow::Context as _;
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::link::{
+    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
+};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
@@ -21,6 +24,26 @@ pub struct Interface {
     pub name: String,
     pub is_up: bool,
     pub link: LinkLayer,
+    pub kind: Kind,
+    /// Whether an XDP program sees packets before any TC hook does.
+    pub has_xdp: bool,
+    /// Packets that it has received and sent since it exists.
+    pub packets: u64,
+}
+
+/// What stands behind an interface.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// A device, or something that says no more.
+    Device,
+    Loopback,
+    /// One end of a veth pair whose other end is in the same network namespace.
+    Veth,
+    /// One end of a veth pair whose other end is in another network namespace: on a node, a pod's (ingress is what
+    /// the pod sends); inside a pod, the node's. Whose addresses are local tells the two apart.
+    VethToNamespace,
+    /// Of another software kind, as `ip -details link` names it: `bridge`, `tun`, `wireguard` …
+    Software(String),
 }
 
 /// What a packet begins with when a TC hook sees it.
@@ -39,6 +62,8 @@ pub enum LinkLayer {
 pub enum Selection {
     /// Those that carry a default route, except loopback.
     DefaultRoute,
+    /// All that there are and will be; loopback only if it is meant too.
+    Any { loopback: bool },
     /// Those whose name matches one of these.
     Named(Vec<Glob>),
 }
@@ -95,6 +120,9 @@ impl Selection {
                 }
                 Ok(chosen)
             }
+            Self::Any { .. } => {
+                Ok(present.iter().filter(|interface| self.takes_newcomer(&interface.name)).cloned().collect())
+            }
             Self::Named(patterns) => Ok(named(patterns, present)?),
         }
     }
@@ -103,7 +131,18 @@ impl Selection {
     pub fn takes_newcomer(&self, name: &str) -> bool {
         match self {
             Self::DefaultRoute => false,
+            Self::Any { loopback } => *loopback || name != LOOPBACK,
             Self::Named(patterns) => patterns.iter().any(|pattern| pattern.matches(name)),
+        }
+    }
+
+    /// Whether an interface may be attached to later. The only interface that is named ends the capture when
+    /// it goes.
+    pub fn can_grow(&self) -> bool {
+        match self {
+            Self::DefaultRoute => false,
+            Self::Any { .. } => true,
+            Self::Named(patterns) => self.is_open() || patterns.len() > 1,
         }
     }
 
@@ -111,8 +150,19 @@ impl Selection {
     pub fn is_open(&self) -> bool {
         match self {
             Self::DefaultRoute => false,
+            Self::Any { .. } => true,
             Self::Named(patterns) => patterns.iter().any(|pattern| !pattern.is_literal()),
         }
+    }
+}
+
+/// The index of the interface that has this name now.
+pub(super) fn index_of(name: &str) -> Option<u32> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: a string that ends in 0 and lives throughout the call.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => None,
+        index => Some(index),
     }
 }
 
@@ -197,8 +247,47 @@ fn interface(link: &LinkMessage) -> Option<Interface> {
         name,
         is_up: link.header.flags.contains(LinkFlags::Up),
         link: link_layer(u16::from(link.header.link_layer_type)),
+        kind: kind(link),
+        has_xdp: link.attributes.iter().any(|attribute| match attribute {
+            LinkAttribute::Xdp(xdp) => xdp
+                .iter()
+                .any(|xdp| matches!(xdp, LinkXdp::Attached(attached) if *attached != XdpAttached::None)),
+            _ => false,
+        }),
+        packets: link
+            .attributes
+            .iter()
+            .find_map(|attribute| match attribute {
+                LinkAttribute::Stats64(stats) => Some(stats.rx_packets.wrapping_add(stats.tx_packets)),
+                _ => None,
+            })
+            .unwrap_or(0),
     })
 }
+
+fn kind(link: &LinkMessage) -> Kind {
+    if link.header.flags.contains(LinkFlags::Loopback) {
+        return Kind::Loopback;
+    }
+    let kind = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::LinkInfo(info) => info.iter().find_map(|info| match info {
+            LinkInfo::Kind(kind) => Some(kind),
+            _ => None,
+        }),
+        _ => None,
+    });
+    let is_elsewhere =
+        link.attributes.iter().any(|attribute| matches!(attribute, LinkAttribute::LinkNetNsId(_)));
+    match kind {
+        None => Kind::Device,
+        Some(InfoKind::Veth) if is_elsewhere => Kind::VethToNamespace,
+        Some(InfoKind::Veth) => Kind::Veth,
+        Some(other) => Kind::Software(other.to_string()),
+    }
+}
+
+/// Its name in every network namespace (drivers/net/loopback.c).
+const LOOPBACK: &str = "lo";
 
 /// From an `ARPHRD_` number of `linux/if_arp.h`.
 fn link_layer(arphrd: u16) -> LinkLayer {
@@ -251,6 +340,9 @@ mod tests {
             name: name.to_owned(),
             is_up: true,
             link: LinkLayer::Ethernet,
+            kind: Kind::Device,
+            has_xdp: false,
+            packets: 0,
         };
         [(1, "lo"), (2, "eth0"), (7, "gke1a"), (9, "gke2b")].map(named).to_vec()
     }
@@ -278,10 +370,29 @@ mod tests {
     }
 
     #[test]
+    fn any_is_all_but_loopback_unless_that_is_named_too() {
+        let any = |loopback| {
+            let chosen = Selection::Any { loopback }.choose(&present()).unwrap();
+            (names(&chosen), Selection::Any { loopback }.takes_newcomer("new0"))
+        };
+        assert_eq!(any(false), (["eth0", "gke1a", "gke2b"].map(str::to_owned).to_vec(), true));
+        assert_eq!(any(true).0.len(), 4);
+    }
+
+    #[test]
+    fn only_a_single_name_and_the_default_route_are_a_closed_set() {
+        let named =
+            |patterns: &[&str]| Selection::Named(patterns.iter().map(|pattern| Glob::new(pattern)).collect());
+        assert!(!Selection::DefaultRoute.can_grow() && !named(&["eth0"]).can_grow());
+        assert!(named(&["eth0", "eth1"]).can_grow() && named(&["eth*"]).can_grow());
+    }
+
+    #[test]
     fn loopback_is_listed_and_begins_with_an_ethernet_header() {
         let interfaces = list().unwrap();
         let loopback = interfaces.iter().find(|interface| interface.index == 1).unwrap();
         assert_eq!((loopback.name.as_str(), loopback.link), ("lo", LinkLayer::Ethernet));
+        assert_eq!(loopback.kind, Kind::Loopback);
     }
 
     #[test]

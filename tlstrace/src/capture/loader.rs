@@ -13,6 +13,7 @@ use tlstrace_common::config::Control;
 use tlstrace_common::symbols;
 
 use super::attach::Claim;
+use super::privilege::Privilege;
 use super::{Unavailable, errno};
 
 /// The BPF programs, compiled from `tlstrace-ebpf` and committed (`cargo xtask ebpf`).
@@ -95,62 +96,6 @@ impl Programs {
     }
 }
 
-/// What the kernel says of this process's rights.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-struct Privilege {
-    /// Effective capabilities, one bit each (linux/capability.h).
-    capabilities: u64,
-    /// Whether a seccomp filter looks at system calls.
-    is_filtered: bool,
-}
-
-impl Privilege {
-    const CAP_NET_ADMIN: u32 = 12;
-    const CAP_SYS_ADMIN: u32 = 21;
-    const CAP_PERFMON: u32 = 38;
-    const CAP_BPF: u32 = 39;
-
-    fn read() -> Self {
-        // Without /proc nothing is known: assume the best and let the kernel answer.
-        match fs::read_to_string("/proc/self/status") {
-            Ok(status) => Self::parse(&status),
-            Err(_) => Self { capabilities: u64::MAX, is_filtered: false },
-        }
-    }
-
-    fn parse(status: &str) -> Self {
-        let field = |name| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-        Self {
-            capabilities: field("CapEff:")
-                .and_then(|hex| u64::from_str_radix(hex, 16).ok())
-                .unwrap_or(u64::MAX),
-            is_filtered: field("Seccomp:") == Some("2"),
-        }
-    }
-
-    fn has(self, capability: u32) -> bool {
-        self.capabilities & (1 << capability) != 0
-    }
-
-    /// Whether the verifier forbids what it allows to others, pointer arithmetic for instance
-    /// (`allow_ptr_leaks` of `kernel/bpf/verifier.c`).
-    fn is_distrusted(self) -> bool {
-        !self.has(Self::CAP_PERFMON) && !self.has(Self::CAP_SYS_ADMIN)
-    }
-
-    /// The capabilities that are needed and not there.
-    fn missing(self) -> Option<String> {
-        let mut missing = Vec::new();
-        if !self.has(Self::CAP_BPF) && !self.has(Self::CAP_SYS_ADMIN) {
-            missing.push("CAP_BPF");
-        }
-        if !self.has(Self::CAP_NET_ADMIN) {
-            missing.push("CAP_NET_ADMIN");
-        }
-        (!missing.is_empty()).then(|| missing.join(" and "))
-    }
-}
-
 /// Turns the kernel's refusal into [`Unavailable`] where the reason is known.
 fn refused<E: Error + Send + Sync + 'static>(
     error: E,
@@ -213,36 +158,5 @@ fn take(ebpf: &mut Ebpf, name: &str) -> anyhow::Result<aya::maps::Map> {
 impl fmt::Debug for Programs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.ebpf.programs().map(|(name, _)| name)).finish()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn capabilities_and_the_seccomp_mode_are_read_from_proc_status() {
-        let root = Privilege::parse("Name:\ttlstrace\nCapEff:\t000001ffffffffff\nSeccomp:\t0\n");
-        assert_eq!(root.missing(), None);
-        assert!(!root.is_filtered);
-        let toolbox = Privilege::parse("CapEff:\t000001ffffffffff\nSeccomp:\t2\nSeccomp_filters:\t1\n");
-        assert!(toolbox.is_filtered);
-    }
-
-    #[test]
-    fn what_is_missing_is_named() {
-        let nobody = Privilege::parse("CapEff:\t0000000000000000\n");
-        assert_eq!(nobody.missing().unwrap(), "CAP_BPF and CAP_NET_ADMIN");
-        let net_admin = Privilege { capabilities: 1 << Privilege::CAP_NET_ADMIN, is_filtered: false };
-        assert_eq!(net_admin.missing().unwrap(), "CAP_BPF");
-    }
-
-    #[test]
-    fn cap_sys_admin_stands_in_for_cap_bpf() {
-        let old = Privilege {
-            capabilities: 1 << Privilege::CAP_SYS_ADMIN | 1 << Privilege::CAP_NET_ADMIN,
-            is_filtered: false,
-        };
-        assert_eq!(old.missing(), None);
     }
 }

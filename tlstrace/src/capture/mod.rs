@@ -10,7 +10,9 @@ pub mod health;
 pub mod interfaces;
 mod loader;
 mod netlink;
+pub mod privilege;
 pub mod ring;
+pub mod turnover;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -23,7 +25,9 @@ use aya::maps::{Array, MapData, PerCpuArray};
 use aya::programs::ProgramError;
 use aya::programs::tc::TcError;
 use aya_log::EbpfLogger;
+use rustix::thread::CapabilitySet;
 use tlstrace_common::config::Control;
+use tlstrace_common::symbols;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -34,6 +38,7 @@ use self::health::Counters;
 use self::interfaces::{Change, Interface, Monitor, Selection};
 use self::loader::Programs;
 use self::ring::{Ring, Wait};
+use self::turnover::Turn;
 
 /// What to capture, and how.
 #[derive(Clone, Debug)]
@@ -219,35 +224,30 @@ impl Capture {
         }
     }
 
-    /// Follows a change; says what the user should know of it.
-    pub fn apply(&mut self, change: Change) -> Option<String> {
+    /// Follows a change; says what came of it.
+    pub fn apply(&mut self, change: Change) -> Option<Turn> {
         match change {
             Change::Gone { index } => {
                 let gone = self.attachments.remove(&index)?.interface;
-                Some(if self.has_ended() {
-                    format!("{gone} is gone: no interface is left to watch")
-                } else if self.attachments.is_empty() {
-                    format!("{gone} is gone: waiting for another that matches")
-                } else {
-                    format!("{gone} is gone: still watching {}", self.describe())
-                })
+                Some(Turn::Gone(gone.name))
             }
             Change::Present(interface) => {
                 if let Some(attachment) = self.attachments.get_mut(&interface.index) {
                     let was = std::mem::replace(&mut attachment.interface, interface);
                     let is = &attachment.interface;
-                    return match (was.is_up, is.is_up) {
-                        (true, false) => Some(format!("{is} went down")),
-                        (false, true) => Some(format!("{is} is up")),
-                        _ => None,
-                    };
+                    return (was.is_up != is.is_up)
+                        .then(|| Turn::State { name: is.name.clone(), is_up: is.is_up });
                 }
                 if !self.settings.interfaces.takes_newcomer(&interface.name) {
                     return None;
                 }
                 match self.add(&interface) {
-                    Ok(note) => Some(note.unwrap_or_else(|| format!("watching {interface} too"))),
-                    Err(error) => Some(error.to_string()),
+                    Ok(_) => Some(Turn::Came(interface.name)),
+                    Err(error @ AttachError::Gone(_)) => {
+                        log::info!("{error}");
+                        None
+                    }
+                    Err(error) => Some(Turn::Refused(error.to_string())),
                 }
             }
         }
@@ -262,15 +262,39 @@ impl Capture {
         Ok(gone.into_iter().chain(present.into_iter().map(Change::Present)).collect())
     }
 
-    /// From now on connections are followed from their SYN only, and the data of others is left alone.
-    pub fn end_warm_up(&mut self) -> io::Result<()> {
-        self.announced.warm_up = 0;
+    /// Whether connections that began before the programs were there are looked at too. If not, connections are
+    /// followed from their SYN only, and the data of others is left alone.
+    pub fn set_warm_up(&mut self, is_warming_up: bool) -> io::Result<()> {
+        self.announced.warm_up = is_warming_up.into();
         self.announce()
     }
 
     /// The programs' counters, summed over the CPUs.
     pub fn counters(&self) -> anyhow::Result<Counters> {
         Counters::read(&self.counters).context("cannot read the BPF programs' counters")
+    }
+
+    /// Gives up, for good, every capability that is not needed to go on, and says which were kept.
+    ///
+    /// To be called from the process's only thread: capabilities are per thread.
+    pub fn renounce_privileges(&mut self) -> anyhow::Result<CapabilitySet> {
+        let mut keep = CapabilitySet::empty();
+        if self.settings.interfaces.can_grow() {
+            // Verified while that is still allowed.
+            symbols::PROGRAMS.iter().try_for_each(|name| self.programs.get(name).map(drop))?;
+            keep |= CapabilitySet::NET_ADMIN;
+        }
+        if self.attachments.values().any(|attachment| attachment.hook == Hook::Clsact) {
+            // To remove the filters; a TCX link ends with its descriptor.
+            keep |= CapabilitySet::NET_ADMIN;
+        }
+        privilege::lower(keep)?;
+        // Before Linux 5.19 a kernel that keeps bpf() from the unprivileged keeps them from their own maps too
+        // (commit c8644cd0efe7).
+        if self.announce().is_err() || self.counters().is_err() {
+            keep |= CapabilitySet::BPF;
+        }
+        Ok(privilege::renounce(keep)?)
     }
 
     /// Takes the programs off all interfaces. What they wrote can still be drained.
@@ -280,6 +304,10 @@ impl Capture {
 
     fn add(&mut self, interface: &Interface) -> Result<Option<String>, AttachError> {
         let attachment = attach(&mut self.programs, interface, self.settings.attach)?;
+        // Attaching goes by name, and the name may have passed to another interface meanwhile.
+        if interfaces::index_of(&interface.name) != Some(interface.index) {
+            return Err(AttachError::Gone(interface.name.clone()));
+        }
         self.attachments.insert(interface.index, attachment);
         Ok((!interface.is_up)
             .then(|| format!("{interface} is down: attached, but it carries nothing until it is up")))

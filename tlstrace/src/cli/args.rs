@@ -80,7 +80,8 @@ pub struct ReplayArgs {
 #[derive(Clone, Debug, ClapArgs)]
 #[command(next_help_heading = "Source")]
 pub struct SourceArgs {
-    /// Interface to watch, by name or pattern (`gke*`); repeatable. Default: those that carry a default route.
+    /// Interface to watch, by name or pattern (`gke*`); repeatable. `any` is every one but `lo`, which `-i any -i lo`
+    /// adds. Default: those that carry a default route.
     #[arg(short, long = "interface", value_name = "NAME|GLOB")]
     pub interfaces: Vec<String>,
     /// Hook to use; `auto` is TCX, and clsact where the kernel has no TCX.

@@ -115,11 +115,7 @@ impl Watch {
                 return Err(usage("--attach packet is not available yet: use auto, tcx or clsact"));
             }
         };
-        let interfaces = if interfaces.is_empty() {
-            Selection::DefaultRoute
-        } else {
-            Selection::Named(interfaces.iter().map(|pattern| Glob::new(pattern)).collect())
-        };
+        let interfaces = selection(&interfaces);
         if !(ring_size.is_power_of_two() && ring_size >= 4096) {
             return Err(usage(format!("--ring-size {ring_size} is not a power of two from 4096 on")));
         }
@@ -281,6 +277,16 @@ impl<T> Default for Criterion<T> {
     }
 }
 
+fn selection(interfaces: &[String]) -> Selection {
+    if interfaces.is_empty() {
+        Selection::DefaultRoute
+    } else if interfaces.iter().any(|pattern| pattern == "any") {
+        Selection::Any { loopback: interfaces.iter().any(|pattern| Glob::new(pattern).matches("lo")) }
+    } else {
+        Selection::Named(interfaces.iter().map(|pattern| Glob::new(pattern)).collect())
+    }
+}
+
 /// A number is a process; everything else is a file.
 fn network_namespace(text: &str) -> NetworkNamespace {
     text.parse().map_or_else(|_| NetworkNamespace::Path(PathBuf::from(text)), NetworkNamespace::Process)
@@ -371,6 +377,14 @@ mod tests {
             let error = watch(line).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}: {error}");
         }
+    }
+
+    #[test]
+    fn any_stands_for_all_interfaces_and_loopback_is_named_beside_it() {
+        let selected = |line| watch(line).unwrap().capture.interfaces;
+        assert_eq!(selected("-i any"), Selection::Any { loopback: false });
+        assert_eq!(selected("-i any -i lo"), Selection::Any { loopback: true });
+        assert_eq!(selected("-i any*"), Selection::Named(vec![Glob::new("any*")]));
     }
 
     #[test]

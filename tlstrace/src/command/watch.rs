@@ -8,7 +8,7 @@ use tlstrace_common::skip::{Counter, Totals};
 
 use super::{Exit, engine_settings};
 use crate::capture::health::Counters;
-use crate::capture::{self, Capture};
+use crate::capture::{self, Capture, privilege};
 use crate::cli::notice;
 use crate::cli::settings::Watch;
 use crate::engine::Engine;
@@ -35,6 +35,10 @@ async fn watch(settings: Watch) -> anyhow::Result<Exit> {
         notice(note);
     }
     let mut out = BufWriter::new(io::stdout().lock());
+    match capture.renounce_privileges() {
+        Ok(kept) => log::info!("capabilities kept: {:?}", privilege::names(kept)),
+        Err(error) => log::warn!("the capabilities that are needed no more could not be given up: {error:#}"),
+    }
     let locality = settings.judging.locality;
     let observer = Observer { hostname: hostname(), locality, ..Observer::default() };
     notice(format_args!("watching {}; {}", capture.describe(), settings.filter.describe_ports()));

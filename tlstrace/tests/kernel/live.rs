@@ -346,7 +346,7 @@ impl Live {
         Self::start_with(family, &[])
     }
 
-    fn start_with(family: Family, arguments: &[&str]) -> Self {
+    pub(crate) fn start_with(family: Family, arguments: &[&str]) -> Self {
         Self::on(Pair::new().unwrap(), family, arguments)
     }
 
@@ -436,7 +436,7 @@ impl Live {
     }
 
     /// The next verdict, which must be this one, on the connection from [`Self::client_port`] to [`PORT`].
-    fn verdict(&mut self, id: &str) -> Verdict {
+    pub(crate) fn verdict(&mut self, id: &str) -> Verdict {
         self.verdict_among(&[id])
     }
 
@@ -488,7 +488,7 @@ impl Verdict {
     }
 
     #[track_caller]
-    fn ended_by(&self, side: &str, how: &str) {
+    pub(crate) fn ended_by(&self, side: &str, how: &str) {
         self.has("/tlstrace/ended_by", json!({"side": side, "how": how}));
     }
 
@@ -499,7 +499,7 @@ impl Verdict {
     }
 }
 
-fn watch_json(namespace: &Namespace, arguments: &[&str]) -> Process {
+pub(crate) fn watch_json(namespace: &Namespace, arguments: &[&str]) -> Process {
     let tlstrace = Path::new(env!("CARGO_BIN_EXE_tlstrace"));
     watch(namespace, tlstrace, &[&["-o", "json", "--all"], arguments].concat()).unwrap()
 }
@@ -512,12 +512,12 @@ pub(crate) fn echo(tls: &mut StreamOwned<ClientConnection, impl Read + Write>) {
     tls.conn.complete_io(&mut tls.sock).unwrap();
 }
 
-fn programs_on_the_interface(pair: &Pair) -> usize {
+pub(crate) fn programs_on_the_interface(pair: &Pair) -> usize {
     tcx_programs(pair).unwrap_or(0) + clsact_filters(pair).lines().count()
 }
 
 /// How many programs sit on the TCX hooks of the server's interface; `None` where the kernel has no TCX.
-fn tcx_programs(pair: &Pair) -> Option<usize> {
+pub(crate) fn tcx_programs(pair: &Pair) -> Option<usize> {
     let count = |hook| {
         let (_, programs) = SchedClassifier::query_tcx(Pair::SERVER_INTERFACE, hook).ok()?;
         Some(programs.len())
@@ -526,7 +526,7 @@ fn tcx_programs(pair: &Pair) -> Option<usize> {
 }
 
 /// What `tc filter show` prints for both directions of the server's interface: nothing if there is no filter.
-fn clsact_filters(pair: &Pair) -> String {
+pub(crate) fn clsact_filters(pair: &Pair) -> String {
     let show = |hook: &str| {
         let mut tc = pair.server.command("tc");
         tc.args(["filter", "show", "dev", Pair::SERVER_INTERFACE, hook]).output().unwrap().stdout

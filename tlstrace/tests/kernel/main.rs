@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a test panics where something is not as it says")]
 
 mod frame;
+mod guest;
 mod harness;
 mod live;
 mod live_replay;

@@ -1,0 +1,123 @@
+//! What this process may do, and how it gives that up: capabilities (capabilities(7)), seccomp, no_new_privs.
+
+use std::{fs, io};
+
+use rustix::thread::{self, CapabilitySet, CapabilitySets};
+
+/// What the kernel says of this process's rights.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Privilege {
+    /// Capabilities in force.
+    pub effective: CapabilitySet,
+    /// Capabilities that the process could put in force.
+    pub permitted: CapabilitySet,
+    /// Capabilities that no program it executes can exceed.
+    pub bounding: CapabilitySet,
+    /// Whether a seccomp filter looks at system calls.
+    pub is_filtered: bool,
+}
+
+impl Privilege {
+    /// What loading the programs and attaching them takes. `CAP_SYS_ADMIN` stands in for all but `CAP_NET_ADMIN`.
+    pub const NEEDED: CapabilitySet =
+        CapabilitySet::BPF.union(CapabilitySet::NET_ADMIN).union(CapabilitySet::PERFMON);
+
+    /// Of the calling thread.
+    pub fn read() -> Self {
+        // Without /proc nothing is known: assume the best and let the kernel answer.
+        fs::read_to_string("/proc/thread-self/status")
+            .map_or_else(|_| Self::parse(""), |status| Self::parse(&status))
+    }
+
+    fn parse(status: &str) -> Self {
+        let field = |name| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let set = |name| {
+            let bits = field(name).and_then(|hex| u64::from_str_radix(hex, 16).ok());
+            CapabilitySet::from_bits_retain(bits.unwrap_or(u64::MAX))
+        };
+        Self {
+            effective: set("CapEff:"),
+            permitted: set("CapPrm:"),
+            bounding: set("CapBnd:"),
+            is_filtered: field("Seccomp:") == Some("2"),
+        }
+    }
+
+    /// Whether the verifier forbids what it allows to others, pointer arithmetic for instance
+    /// (`allow_ptr_leaks` of `kernel/bpf/verifier.c`).
+    pub fn is_distrusted(self) -> bool {
+        Self::lacking(self.effective).contains(CapabilitySet::PERFMON)
+    }
+
+    /// The capabilities without which nothing can be tried.
+    pub(super) fn missing(self) -> Option<String> {
+        let missing = Self::lacking(self.effective).difference(CapabilitySet::PERFMON);
+        (!missing.is_empty()).then(|| names(missing).join(" and "))
+    }
+
+    /// What of [`Self::NEEDED`] is not covered by `held`.
+    pub fn lacking(held: CapabilitySet) -> CapabilitySet {
+        let implied = if held.contains(CapabilitySet::SYS_ADMIN) {
+            CapabilitySet::BPF.union(CapabilitySet::PERFMON)
+        } else {
+            CapabilitySet::empty()
+        };
+        Self::NEEDED.difference(held.union(implied))
+    }
+}
+
+/// `CAP_BPF`, `CAP_NET_ADMIN` …
+pub fn names(set: CapabilitySet) -> Vec<String> {
+    // In the order of the words, not of the bits.
+    let mut names: Vec<_> = set.iter_names().map(|(name, _)| format!("CAP_{name}")).collect();
+    names.sort();
+    names
+}
+
+/// Puts only these capabilities in force. The others can be had back until [`renounce`].
+pub(super) fn lower(keep: CapabilitySet) -> io::Result<()> {
+    let held = thread::capabilities(None)?;
+    thread::set_capabilities(None, CapabilitySets { effective: held.permitted & keep, ..held })?;
+    Ok(())
+}
+
+/// Gives up all capabilities but these for good, of this thread and of those it will start, and what
+/// executing a program could give back.
+pub(super) fn renounce(keep: CapabilitySet) -> io::Result<CapabilitySet> {
+    thread::set_no_new_privs(true)?;
+    let kept = thread::capabilities(None)?.permitted & keep;
+    thread::set_capabilities(
+        None,
+        CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() },
+    )?;
+    Ok(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capabilities_and_the_seccomp_mode_are_read_from_proc_status() {
+        let root = Privilege::parse("Name:\ttlstrace\nCapEff:\t000001ffffffffff\nSeccomp:\t0\n");
+        assert_eq!(root.missing(), None);
+        assert!(!root.is_filtered);
+        let toolbox = Privilege::parse("CapEff:\t000001ffffffffff\nSeccomp:\t2\nSeccomp_filters:\t1\n");
+        assert!(toolbox.is_filtered);
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let nobody = Privilege::parse("CapEff:\t0000000000000000\n");
+        assert_eq!(nobody.missing().unwrap(), "CAP_BPF and CAP_NET_ADMIN");
+        let net_admin = Privilege { effective: CapabilitySet::NET_ADMIN, ..nobody };
+        assert_eq!(net_admin.missing().unwrap(), "CAP_BPF");
+    }
+
+    #[test]
+    fn cap_sys_admin_stands_in_for_cap_bpf_and_cap_perfmon() {
+        let held = CapabilitySet::SYS_ADMIN | CapabilitySet::NET_ADMIN;
+        assert!(Privilege::lacking(held).is_empty());
+        assert_eq!(names(Privilege::lacking(CapabilitySet::SYS_ADMIN)), ["CAP_NET_ADMIN"]);
+    }
+}
