@@ -7,6 +7,7 @@ pub mod capture;
 pub mod cli;
 pub mod command;
 pub mod engine;
+pub mod probe;
 pub mod report;
 pub mod run;
 pub mod sink;

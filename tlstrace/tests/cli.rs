@@ -23,6 +23,11 @@ fn what_cannot_be_understood_is_exit_2_and_a_hint() {
         "--severity fatal",
         "--not",
         "watch --not --all",
+        "probe",
+        "probe 192.0.2.0/24",
+        "probe 192.0.2.1-9",
+        "probe a.example b.example",
+        "probe a.example --proxy v3",
     ] {
         let output = tlstrace(line);
         assert_eq!(output.status.code(), Some(2), "{line}: {}", stderr(&output));

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
+use super::probe::ProbeArgs;
 use crate::sink::SINKS;
 use crate::verdict::explain::Product;
 
@@ -34,6 +35,12 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Tell what a verdict means, how to confirm it and how to fix it; without ID, list all verdicts.
     Explain(ExplainArgs),
+    /// Ask one endpoint what it accepts: names, versions, suites, groups, protocols; and which verdicts that explains.
+    ///
+    /// Makes up to some forty connections, one at a time, and sends nothing over them. Only for endpoints that you may
+    /// ask.
+    #[command(after_help = EXIT_CODES)]
+    Probe(ProbeArgs),
 }
 
 /// Options of `tlstrace watch`.

@@ -3,6 +3,7 @@
 pub mod args;
 pub mod glob;
 pub mod log;
+pub mod probe;
 pub mod settings;
 
 mod values;

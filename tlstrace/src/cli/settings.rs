@@ -297,7 +297,8 @@ fn severity(text: &str) -> Result<Severity, String> {
     severity.copied().ok_or_else(|| format!("`{text}` is not a severity: error, warning or info"))
 }
 
-fn usage(message: impl fmt::Display) -> clap::Error {
+/// An error of clap's kind, whose exit code is 2.
+pub(super) fn usage(message: impl fmt::Display) -> clap::Error {
     Args::command().error(ErrorKind::InvalidValue, message)
 }
 

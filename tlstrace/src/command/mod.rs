@@ -1,6 +1,7 @@
 //! The subcommands, one file each, and how their ends become exit codes.
 
 mod explain;
+mod probe;
 pub mod replay;
 mod watch;
 
@@ -47,6 +48,7 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Exi
             watch::run(settings::Watch::new(args)?)
         }
         Command::Explain(args) => explain::run(&args),
+        Command::Probe(args) => probe::run(&cli::probe::Probe::new(args)?),
         Command::Replay(args) => {
             cli::log::init(args.output.verbose);
             replay::run(settings::Replay::new(args)?)

@@ -6,6 +6,8 @@ mod json;
 mod rendered;
 mod text;
 
+pub(crate) use text::Clean;
+
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 

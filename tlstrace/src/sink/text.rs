@@ -105,7 +105,7 @@ impl std::fmt::Display for Address {
 }
 
 /// Text without control characters, so that nothing that a peer sends can move a terminal's cursor.
-struct Clean<'a>(&'a str);
+pub(crate) struct Clean<'a>(pub(crate) &'a str);
 
 impl std::fmt::Display for Clean<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

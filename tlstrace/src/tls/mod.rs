@@ -16,7 +16,7 @@ pub mod server_hello;
 
 mod reader;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 /// What a decoder made of some bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,6 +19,7 @@ use crate::engine::facts::{Ending, HandshakeFacts, How, Phase, Role};
 use crate::engine::history::ListenerHistory;
 use crate::engine::timestamp::Timestamp;
 use crate::tls::certificate::CertificateChain;
+use crate::tls::client_hello::ServerName;
 
 use root_cause::RootCause;
 use rules::Rule;
@@ -219,6 +220,26 @@ fn allow_for_loss(
         }
         None => (rule, finding),
     }
+}
+
+/// Something that a client would object to in a server's certificate.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CertificateFault {
+    /// The verdict on a connection whose client refused for this reason.
+    pub verdict: &'static str,
+    /// To follow "the certificate …".
+    pub text: String,
+    /// It concerns the way from the leaf to a root, which names and key ids suggest and only signatures prove.
+    pub is_about_path: bool,
+}
+
+/// All that clients would object to in a chain that a server presents for `name` at `now` (seconds since 1970).
+pub fn certificate_faults(
+    chain: &CertificateChain,
+    name: Option<&ServerName>,
+    now: i64,
+) -> Vec<CertificateFault> {
+    rules::certificate_faults(chain, name, now)
 }
 
 impl Verdict {

@@ -14,6 +14,7 @@ mod live_replay;
 mod namespaces;
 mod peers;
 mod privacy;
+mod probe;
 mod test_run;
 
 /// Says loudly that the current test did not test anything, and why. Return from the test after it.

@@ -8,7 +8,7 @@
 /// Declares a function per file that returns its bytes.
 macro_rules! messages {
     ($($name:ident)*) => {
-        $(pub(in crate::tls) fn $name() -> Vec<u8> {
+        $(pub(crate) fn $name() -> Vec<u8> {
             from_hex(include_str!(concat!(stringify!($name), ".hex")))
         })*
     };
@@ -32,12 +32,12 @@ messages!(
 );
 
 /// What follows the 4-byte header.
-pub(in crate::tls) fn body(message: &[u8]) -> &[u8] {
+pub(crate) fn body(message: &[u8]) -> &[u8] {
     &message[4..]
 }
 
 /// The body of a ClientHello with one suite and these extensions.
-pub(in crate::tls) fn client_hello_with(extensions: &[(u16, &[u8])]) -> Vec<u8> {
+pub(crate) fn client_hello_with(extensions: &[(u16, &[u8])]) -> Vec<u8> {
     let mut body = vec![3, 3];
     body.extend([0x11; 32]);
     body.extend([0, 0, 2, 0xc0, 0x2f, 1, 0]);
@@ -46,7 +46,7 @@ pub(in crate::tls) fn client_hello_with(extensions: &[(u16, &[u8])]) -> Vec<u8> 
 }
 
 /// The body of a ServerHello without session id and with these extensions.
-pub(in crate::tls) fn server_hello_with(random: [u8; 32], extensions: &[(u16, &[u8])]) -> Vec<u8> {
+pub(crate) fn server_hello_with(random: [u8; 32], extensions: &[(u16, &[u8])]) -> Vec<u8> {
     let mut body = vec![3, 3];
     body.extend(random);
     body.extend([0, 0xc0, 0x2f, 0]);

@@ -62,9 +62,10 @@ pub fn page(id: &str, product: Option<Product>) -> Option<String> {
     heading(&mut text, "Meaning and evidence");
     wrap(&mut text, 2, rule.doc_long());
     let guide = guide(rule);
-    if let Some(guide) = guide.filter(|guide| !guide.confirm.is_empty()) {
+    let commands: Vec<_> = confirmations(rule).collect();
+    if !commands.is_empty() {
         heading(&mut text, "How to confirm");
-        for command in guide.confirm {
+        for command in commands {
             let _ = writeln!(text, "  {command}");
         }
     }
@@ -109,8 +110,9 @@ pub fn markdown() -> String {
             rule.doc_long()
         );
         let guide = guide(rule);
-        if let Some(guide) = guide.filter(|guide| !guide.confirm.is_empty()) {
-            let _ = write!(text, "\nTo confirm:\n\n```sh\n{}\n```\n", guide.confirm.join("\n"));
+        let commands: Vec<_> = confirmations(rule).collect();
+        if !commands.is_empty() {
+            let _ = write!(text, "\nTo confirm:\n\n```sh\n{}\n```\n", commands.join("\n"));
         }
         let _ = write!(text, "\nTo fix: {}\n", rule.remedy());
         for (position, (name, fix)) in fixes(guide, None).enumerate() {
@@ -118,6 +120,44 @@ pub fn markdown() -> String {
         }
     }
     text
+}
+
+/// Verdicts that `tlstrace probe` can find a reason for, at the endpoint of the connection.
+pub const PROBED: &[&str] = &[
+    "port_closed",
+    "syn_timeout",
+    "reset_after_client_hello",
+    "closed_after_client_hello",
+    "server_silent",
+    "large_client_hello_intolerance",
+    "tls_on_plaintext_port",
+    "starttls_expected",
+    "proxy_header_unexpected",
+    "proxy_header_missing",
+    "sni_missing",
+    "sni_unrecognized",
+    "protocol_version_mismatch",
+    "cipher_suite_mismatch",
+    "group_mismatch",
+    "alpn_mismatch",
+    "handshake_failure_unexplained",
+    "protocol_error",
+    "server_certificate_expired",
+    "server_certificate_not_yet_valid",
+    "hostname_mismatch",
+    "server_chain_incomplete",
+    "server_chain_misordered",
+    "server_certificate_self_signed",
+    "server_ca_unknown",
+    "server_certificate_unsupported",
+    "client_certificate_missing",
+];
+
+/// Commands that confirm a verdict.
+fn confirmations(rule: &dyn Rule) -> impl Iterator<Item = &'static str> {
+    let probe = PROBED.contains(&rule.id()).then_some("tlstrace probe HOST:PORT --sni NAME");
+    let commands = guide(rule).map(|guide| guide.confirm).unwrap_or_default();
+    probe.into_iter().chain(commands.iter().copied())
 }
 
 fn guide(rule: &dyn Rule) -> Option<&'static Guide> {
@@ -189,12 +229,17 @@ mod tests {
     fn a_page_fits_its_width_but_for_commands() {
         for rule in rules::all() {
             let page = page(rule.id(), None).unwrap();
-            let commands = guide(rule).map(|guide| guide.confirm).unwrap_or_default();
-            let prose = page.lines().filter(|line| !commands.contains(&line.trim()));
+            let prose =
+                page.lines().filter(|line| !confirmations(rule).any(|command| command == line.trim()));
             for line in prose {
                 assert!(line.chars().count() <= WIDTH || !line.trim().contains(' '), "{line:?}");
             }
         }
+    }
+
+    #[test]
+    fn what_can_be_probed_is_registered() {
+        assert!(PROBED.iter().all(|id| rules::find(id).is_some()));
     }
 
     #[test]

@@ -17,7 +17,10 @@ mod unanswered;
 
 pub(super) use offer::{Aspect, Offer};
 
-use super::{Case, Evidence, Finding, Severity};
+use crate::tls::certificate::CertificateChain;
+use crate::tls::client_hello::ServerName;
+
+use super::{Case, CertificateFault, Evidence, Finding, Severity};
 
 /// A rule that reports one `Cause` of its family, where the family's `judge` finds that it is this one.
 macro_rules! rule {
@@ -102,6 +105,15 @@ pub fn find(id: &str) -> Option<&'static dyn Rule> {
 /// What is worth knowing about the certificate of a handshake that succeeded.
 pub(super) fn certificate_warnings(case: &Case<'_>) -> Vec<Evidence> {
     server_certificate::warnings(case)
+}
+
+/// What is wrong with a certificate by itself.
+pub(super) fn certificate_faults(
+    chain: &CertificateChain,
+    name: Option<&ServerName>,
+    now: i64,
+) -> Vec<CertificateFault> {
+    server_certificate::faults(chain, name, now)
 }
 
 impl std::fmt::Debug for dyn Rule {

@@ -12,10 +12,12 @@ use crate::engine::facts::{Ending, How, Role};
 use crate::engine::timestamp::Timestamp;
 use crate::engine::tls13::Exchange;
 use crate::tls::certificate::trust::Trust;
-use crate::tls::certificate::{Certificate, KeyAlgorithm, NameMatch};
+use crate::tls::certificate::{Certificate, CertificateChain, KeyAlgorithm, NameMatch};
+use crate::tls::client_hello::ServerName;
 use crate::tls::codepoints::{AlertDescription, ContentType, ProtocolVersion};
 use crate::verdict::{
-    Blame, Case, Confidence, EndedHow, Evidence, Finding, KnownChain, Severity, Specificity, words,
+    Blame, Case, CertificateFault, Confidence, EndedHow, Evidence, Finding, KnownChain, Severity,
+    Specificity, words,
 };
 
 use super::{Rule, rule};
@@ -639,7 +641,10 @@ fn date_fault(chain: &KnownChain<'_>, now: i64, confidence: Confidence) -> Optio
 }
 
 fn name_fault(case: &Case<'_>, leaf: &Certificate, confidence: Confidence) -> Option<Diagnosis> {
-    let name = case.facts.client_hello.as_ref()?.server_name.as_ref()?;
+    name_fault_of(case.facts.client_hello.as_ref()?.server_name.as_ref()?, leaf, confidence)
+}
+
+fn name_fault_of(name: &ServerName, leaf: &Certificate, confidence: Confidence) -> Option<Diagnosis> {
     (leaf.matches_name(name) == NameMatch::Differs).then(|| Diagnosis {
         cause: Cause::HostnameMismatch,
         confidence,
@@ -817,6 +822,35 @@ fn days(seconds: i64) -> String {
 
 fn date(seconds: i64) -> String {
     words::date(seconds)
+}
+
+/// All that a verifier would object to in a chain that is presented for `name` at `now` (seconds since 1970).
+pub(super) fn faults(chain: &CertificateChain, name: Option<&ServerName>, now: i64) -> Vec<CertificateFault> {
+    let known = KnownChain { chain, from_history: false };
+    let Some(leaf) = chain.leaf() else { return Vec::new() };
+    [
+        date_fault(&known, now, Confidence::Observed),
+        name.and_then(|name| name_fault_of(name, leaf, Confidence::Observed)),
+        usage_fault(leaf),
+        path_fault(&known, leaf, Confidence::Inferred),
+    ]
+    .into_iter()
+    .flatten()
+    .filter_map(|Diagnosis { cause, fault: text, .. }| {
+        let (verdict, is_about_path) = match cause {
+            Cause::Expired => (Expired.id(), false),
+            Cause::NotYetValid => (NotYetValid.id(), false),
+            Cause::HostnameMismatch => (HostnameMismatch.id(), false),
+            Cause::Unsupported => (Unsupported.id(), false),
+            Cause::ChainIncomplete => (ChainIncomplete.id(), true),
+            Cause::ChainMisordered => (ChainMisordered.id(), true),
+            Cause::SelfSigned => (SelfSigned.id(), true),
+            // What no certificate tells by itself.
+            _ => return None,
+        };
+        Some(CertificateFault { verdict, text, is_about_path })
+    })
+    .collect()
 }
 
 /// What is worth knowing about the certificate of a handshake that succeeded.
