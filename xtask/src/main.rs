@@ -4,6 +4,7 @@ mod bench;
 mod cargo;
 mod conformance;
 mod demo;
+mod deploy;
 mod ebpf;
 mod privilege;
 mod test;
@@ -19,6 +20,7 @@ enum Task {
     Bench(bench::Args),
     Conformance(conformance::Args),
     Demo(demo::Args),
+    Deploy(deploy::Args),
     Ebpf(ebpf::Args),
     Test(test::Args),
 }
@@ -28,6 +30,7 @@ fn main() -> Result<ExitCode> {
         Task::Bench(args) => bench::run(&args)?,
         Task::Conformance(args) => conformance::run(&args)?,
         Task::Demo(args) => demo::run(&args)?,
+        Task::Deploy(args) => deploy::run(&args)?,
         Task::Ebpf(args) => ebpf::run(&args)?,
         Task::Test(_) => return test::run(),
     }
