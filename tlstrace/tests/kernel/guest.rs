@@ -5,7 +5,6 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use nix::sys::signal::Signal;
 use tlstrace_peers::{Family, Pair, Process, installed};
 
 use crate::live::{Live, NAME, PATIENCE, programs_on_the_interface};
