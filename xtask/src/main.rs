@@ -6,6 +6,7 @@ mod conformance;
 mod demo;
 mod deploy;
 mod ebpf;
+mod mutants;
 mod privilege;
 mod test;
 
@@ -22,6 +23,7 @@ enum Task {
     Demo(demo::Args),
     Deploy(deploy::Args),
     Ebpf(ebpf::Args),
+    Mutants(mutants::Args),
     Test(test::Args),
 }
 
@@ -32,6 +34,7 @@ fn main() -> Result<ExitCode> {
         Task::Demo(args) => demo::run(&args)?,
         Task::Deploy(args) => deploy::run(&args)?,
         Task::Ebpf(args) => ebpf::run(&args)?,
+        Task::Mutants(args) => mutants::run(&args)?,
         Task::Test(_) => return test::run(),
     }
     Ok(ExitCode::SUCCESS)

@@ -9,7 +9,7 @@ use crate::engine::tls13::{ClientFlight, Exchange, Sizes};
 use crate::tls::codepoints::{AlertDescription, ContentType, ProtocolVersion};
 
 use super::rules::{Aspect, Offer};
-use super::{Case, Finding, KnownChain, words};
+use super::{Case, Confidence, Finding, KnownChain, words};
 
 /// Silence that lasts shorter may be the end of the capture.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -193,6 +193,12 @@ impl Case<'_> {
         }
         if hello.server_name.is_none() && self.listener.without_name.accepted == 0 {
             finding = finding.alternative("sni_missing", "the ClientHello carries no server_name");
+        }
+        if finding.confidence == Confidence::Suspected && finding.alternatives.is_empty() {
+            finding = finding.alternative(
+                "handshake_failure_unexplained",
+                "what else this listener accepts is not known yet",
+            );
         }
         finding
     }

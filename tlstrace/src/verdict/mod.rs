@@ -192,6 +192,14 @@ pub fn judge(
     } else {
         allow_for_loss(&case, rule, finding)
     };
+    let is_failure = finding.severity.unwrap_or(rule.severity()) > Severity::Info;
+    if let Some(period) = case.failing_period(rule.id()).filter(|_| is_failure) {
+        let every = words::duration(period);
+        finding = finding.evidence(
+            "periodic_attempts",
+            format!("this client fails in the same way every {every}: a health check"),
+        );
+    }
     if facts.phase() == Phase::Complete {
         finding.warnings.extend(rules::certificate_warnings(&case));
     }

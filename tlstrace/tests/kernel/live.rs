@@ -97,6 +97,7 @@ over_both_families! {
         verdict.ended_by("server", "reset");
         verdict.has("/event/outcome", "failure");
         verdict.has("/tlstrace/severity", "error");
+        verdict.has("/network/direction", "inbound");
         verdict.lacks("/tls/client/server_name");
         verdict.lacks("/tlstrace/alerts/0");
     }

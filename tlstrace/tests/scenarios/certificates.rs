@@ -83,6 +83,7 @@ fn make_chains() -> HashMap<&'static str, Vec<Vec<u8>>> {
                 middle(),
             ],
         ),
+        ("weak", vec![weak()]),
         ("none", Vec::new()),
         ("client_good", vec![client(|_| {})]),
         ("client_expired", vec![client(|params| params.not_after = date_time_ymd(2026, 10, 1))]),
@@ -92,6 +93,12 @@ fn make_chains() -> HashMap<&'static str, Vec<Vec<u8>>> {
         ),
     ]
     .into()
+}
+
+/// RSA with 1024 bits and SHA-1, which nothing issues any more.
+fn weak() -> Vec<u8> {
+    let hex: String = include_str!("weak_certificate.hex").split_whitespace().collect();
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
 }
 
 fn make_authority(name: &str, issuer: Option<&Authority>) -> Authority {

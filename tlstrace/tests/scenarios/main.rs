@@ -10,7 +10,7 @@ mod certificates;
 mod wire;
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ use serde::Deserialize;
 use tlstrace::engine::{Engine, Output, Settings};
 use tlstrace::sink::{Observer, SINKS, Style};
 use tlstrace::tls::certificate::trust::TrustAnchors;
-use tlstrace::verdict::Verdict;
 use tlstrace::verdict::rules;
+use tlstrace::verdict::{Confidence, Severity, Verdict};
 use wire::{Player, Variation};
 
 #[derive(Deserialize)]
@@ -36,8 +36,9 @@ struct Scenario {
     /// Connections that the engine sees before, on the same listener.
     #[serde(default)]
     before: Vec<Connection>,
-    /// The connection that is judged.
+    /// The connection that is judged, and the client's address, if it matters.
     steps: Vec<String>,
+    client: Option<Ipv4Addr>,
     /// Connections that come right after it.
     #[serde(default)]
     after: Vec<Connection>,
@@ -52,6 +53,9 @@ struct Connection {
     repeat: u32,
     /// The client's address; 10.0.0.1 unless told otherwise.
     client: Option<Ipv4Addr>,
+    /// Between the same ports as the one before.
+    #[serde(default)]
+    again: bool,
     /// How many clients take turns, from `client` (or 10.1.0.1) on.
     clients: Option<u8>,
     /// Time before each of them, such as `10s`.
@@ -77,7 +81,9 @@ struct Expectation {
     reason: Option<String>,
     /// How many earlier verdicts there were about the same connection.
     revision: Option<u32>,
-    /// The id of the verdict before the last one; `none` if there was none.
+    /// Ids of the verdicts before the last one, on this connection and others between the same ports.
+    earlier: Option<Vec<String>>,
+    /// The id of the verdict that the last one revises; `none` if it does not.
     replaces: Option<String>,
     /// The alerts of the JSON line: `client certificate_expired`, or `server encrypted`.
     alerts: Option<Vec<String>>,
@@ -130,10 +136,10 @@ impl Connection {
         first.iter().chain(rest).map(|step| (*step).to_owned()).collect()
     }
 
-    fn client_of(&self, turn: u32) -> Option<IpAddr> {
-        let Some(clients) = self.clients else { return self.client.map(IpAddr::V4) };
+    fn client_of(&self, turn: u32) -> Option<Ipv4Addr> {
+        let Some(clients) = self.clients else { return self.client };
         let first = self.client.unwrap_or(Ipv4Addr::new(10, 1, 0, 1));
-        Some(Ipv4Addr::from_bits(first.to_bits() + turn % u32::from(clients)).into())
+        Some(Ipv4Addr::from_bits(first.to_bits() + turn % u32::from(clients)))
     }
 
     fn play(&self, player: &mut Player, engine: &mut Engine) {
@@ -142,7 +148,11 @@ impl Connection {
             if let Some(pause) = &self.pause {
                 player.play(&[format!("+ {pause}")], engine);
             }
-            player.connect(self.client_of(turn));
+            if self.again {
+                player.reconnect();
+            } else {
+                player.connect(self.client_of(turn));
+            }
             player.play(&steps, engine);
         }
     }
@@ -167,8 +177,8 @@ fn scenarios() -> Vec<(PathBuf, Scenario)> {
         .collect()
 }
 
-/// The last verdict about the scenario's own connection.
-fn play(scenario: &Scenario, variation: Variation, without: Option<&'static str>) -> Option<Verdict> {
+/// The verdicts about the scenario's own connection.
+fn play(scenario: &Scenario, variation: Variation, without: Option<&'static str>) -> Vec<Verdict> {
     let anchors =
         scenario.trusts.iter().map(|name| certificates::chain(&format!("authority {name}"))[0].clone());
     let settings = Settings {
@@ -184,32 +194,32 @@ fn play(scenario: &Scenario, variation: Variation, without: Option<&'static str>
     play_to(&mut engine, scenario, variation)
 }
 
-fn play_to(engine: &mut Engine, scenario: &Scenario, variation: Variation) -> Option<Verdict> {
+fn play_to(engine: &mut Engine, scenario: &Scenario, variation: Variation) -> Vec<Verdict> {
     let mut player = Player::new(variation);
     for connection in &scenario.before {
         connection.play(&mut player, engine);
         player.pause(engine);
     }
     while engine.poll_output().is_some() {}
-    player.connect(None);
+    player.connect(scenario.client);
     player.play(&scenario.steps, engine);
     let client = player.client();
     for connection in &scenario.after {
         connection.play(&mut player, engine);
     }
     engine.finish();
-    let mut last = None;
+    let mut verdicts = Vec::new();
     while let Some(output) = engine.poll_output() {
         let Output::Verdict(verdict) = output;
         if verdict.facts.client().address == client || verdict.facts.server().address == client {
-            last = Some(*verdict);
+            verdicts.push(*verdict);
         }
     }
-    last
+    verdicts
 }
 
-fn check(expect: &Expectation, verdict: Option<&Verdict>) -> Result<(), String> {
-    let Some(verdict) = verdict else {
+fn check(expect: &Expectation, verdicts: &[Verdict]) -> Result<(), String> {
+    let Some((verdict, earlier)) = verdicts.split_last() else {
         return if expect.verdict == "none" { Ok(()) } else { Err("gave no verdict".to_owned()) };
     };
     let ended_by = verdict
@@ -239,6 +249,12 @@ fn check(expect: &Expectation, verdict: Option<&Verdict>) -> Result<(), String> 
     {
         problems.push(format!("alerts are {:?}, not {want:?}", alerts(verdict)));
     }
+    if let Some(want) = &expect.earlier
+        && !want.iter().eq(earlier.iter().map(|verdict| verdict.id))
+    {
+        problems.push(format!("earlier verdicts are {earlier:?}, not {want:?}"));
+    }
+    problems.extend(verdicts.iter().filter_map(|verdict| invariants(verdict).err()));
     let mut contains = |what: &str, want: &[String], got: Vec<(&str, &str)>| {
         for want in want {
             let (name, part) = want.split_once(" ~ ").unwrap_or((want, ""));
@@ -263,6 +279,30 @@ fn check(expect: &Expectation, verdict: Option<&Verdict>) -> Result<(), String> 
     }
 }
 
+/// What every verdict must be, whatever its cause (`DIAGNOSIS.md` §12.2).
+fn invariants(verdict: &Verdict) -> Result<(), String> {
+    let id = verdict.id;
+    if verdict.severity == Severity::Error && verdict.evidence.is_empty() {
+        return Err(format!("{id} has no evidence"));
+    }
+    if verdict.confidence == Confidence::Suspected
+        && verdict.alternatives.is_empty()
+        && id != "truncated_handshake"
+    {
+        return Err(format!("{id} is suspected and has no alternative"));
+    }
+    for kind in SINKS {
+        let mut text = Vec::new();
+        let style = Style { verbose: true, ..Style::default() };
+        (kind.open)(style).emit(verdict, &Observer::default(), &mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        if text.chars().any(|c| c.is_control() && c != '\n') {
+            return Err(format!("{id} as {} moves the cursor: {text:?}", kind.name));
+        }
+    }
+    Ok(())
+}
+
 /// What the JSON line lists under `tlstrace.alerts`.
 fn alerts(verdict: &Verdict) -> Vec<String> {
     let mut line = Vec::new();
@@ -281,7 +321,7 @@ fn every_scenario_gives_its_verdict_however_it_is_cut_and_repeated() {
     let mut failures = Vec::new();
     for (path, scenario) in scenarios() {
         for variation in Variation::ALL {
-            if let Err(problem) = check(&scenario.expect, play(&scenario, variation, None).as_ref()) {
+            if let Err(problem) = check(&scenario.expect, &play(&scenario, variation, None)) {
                 let name = path.file_stem().unwrap().to_string_lossy().into_owned();
                 failures.push(format!("{name} ({variation:?}): {problem}\n      {}", scenario.about));
             }
@@ -305,7 +345,7 @@ fn without_its_rule_a_scenario_fails() {
         .map(rules::Rule::id)
         .filter(|id| {
             scenarios.iter().filter(|(_, scenario)| scenario.expect.verdict == *id).all(|(_, scenario)| {
-                check(&scenario.expect, play(scenario, Variation::AsWritten, Some(*id)).as_ref()).is_ok()
+                check(&scenario.expect, &play(scenario, Variation::AsWritten, Some(*id))).is_ok()
             })
         })
         .collect();

@@ -22,7 +22,7 @@
 //! side; `again` repeats the previous payload of that side; `ttl=N` and `at=N` (sequence
 //! offset) disguise it. A record carries the version of its message.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use smallvec::smallvec;
@@ -40,11 +40,13 @@ pub(crate) enum Variation {
     SingleBytes,
     Doubled,
     TwoInterfaces,
+    /// The same between addresses of IPv6.
+    Ipv6,
 }
 
 impl Variation {
-    pub(crate) const ALL: [Self; 4] =
-        [Self::AsWritten, Self::SingleBytes, Self::Doubled, Self::TwoInterfaces];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::AsWritten, Self::SingleBytes, Self::Doubled, Self::TwoInterfaces, Self::Ipv6];
 }
 
 /// Whom a scenario is played to.
@@ -72,6 +74,8 @@ pub(crate) struct Player {
     port: u16,
     client: SocketAddr,
     server: SocketAddr,
+    /// First sequence numbers of client and server.
+    isn: [u32; 2],
     /// Next sequence number of client and server.
     next: [u32; 2],
     /// What each side has acknowledged of the other.
@@ -90,8 +94,9 @@ impl Player {
             variation,
             now: 1_795_341_600_000_000_000,
             port: 40_000,
-            client: ([10, 0, 0, 1], 40_000).into(),
-            server: ([10, 0, 0, 2], 8443).into(),
+            client: (address(variation, Ipv4Addr::new(10, 0, 0, 1)), 40_000).into(),
+            server: (address(variation, Ipv4Addr::new(10, 0, 0, 2)), 8443).into(),
+            isn: ISN,
             next: ISN,
             acked: [0; 2],
             previous: [Vec::new(), Vec::new()],
@@ -103,10 +108,21 @@ impl Player {
     }
 
     /// Begins another connection.
-    pub(crate) fn connect(&mut self, client: Option<IpAddr>) {
+    pub(crate) fn connect(&mut self, client: Option<Ipv4Addr>) {
         self.port += 1;
-        self.client = (client.unwrap_or([10, 0, 0, 1].into()), self.port).into();
-        self.next = ISN;
+        let client = client.unwrap_or(Ipv4Addr::new(10, 0, 0, 1));
+        self.client = (address(self.variation, client), self.port).into();
+        self.begin(ISN);
+    }
+
+    /// Begins another connection between the same ports.
+    pub(crate) fn reconnect(&mut self) {
+        self.begin(self.isn.map(|isn| isn.wrapping_add(1_000_000)));
+    }
+
+    fn begin(&mut self, isn: [u32; 2]) {
+        self.isn = isn;
+        self.next = isn;
         self.acked = [0; 2];
         self.previous = [Vec::new(), Vec::new()];
     }
@@ -147,7 +163,7 @@ impl Player {
             self.previous[side].clone_from(&sent.payload);
         }
         let start = match sent.at {
-            Some(at) => ISN[side].wrapping_add(1).wrapping_add(at.cast_unsigned()),
+            Some(at) => self.isn[side].wrapping_add(1).wrapping_add(at.cast_unsigned()),
             None if sent.again => self.next[side].wrapping_sub(len(&sent.payload)),
             None => self.next[side],
         };
@@ -219,6 +235,16 @@ impl Player {
             }
             sequence = sequence.wrapping_add(len(part));
         }
+    }
+}
+
+fn address(variation: Variation, address: Ipv4Addr) -> IpAddr {
+    match variation {
+        Variation::Ipv6 => {
+            let [a, b] = [0, 16].map(|shift| u16::try_from(address.to_bits() >> shift & 0xffff).unwrap());
+            Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, b, a).into()
+        }
+        _ => address.into(),
     }
 }
 

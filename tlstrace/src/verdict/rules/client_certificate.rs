@@ -159,6 +159,12 @@ fn judge(case: &Case<'_>, cause: Cause) -> Option<Finding> {
             .alternative("client_certificate_untrusted", "the server may not trust its issuer")
             .alternative("client_certificate_expired", "it may have expired");
     }
+    if cause == Cause::Untrusted && confidence == Confidence::Suspected {
+        finding = finding.alternative(
+            "client_certificate_rejected",
+            "a policy about whom the certificate names gives the same alert",
+        );
+    }
     finding = match refusal {
         Refusal::Alert(alert) => finding.evidence("server_alert", words::alert(alert)),
         Refusal::EncryptedAlert { length, is_late } => {

@@ -28,6 +28,8 @@ pub(super) const RULES: &[&dyn Rule] = &[
     &HandshakeFailureUnexplained,
 ];
 
+const ENCRYPTED_ALERT: &str = "one record of an alert's size where EncryptedExtensions are due";
+
 /// A client that falls back does so at once.
 const FALLBACK_WINDOW: Duration = Duration::from_secs(10);
 
@@ -179,6 +181,11 @@ impl Rule for CipherSuiteMismatch {
         .evidence("offered_cipher_suites", words::list(&suites, 24));
         let finding =
             if disjoint { finding.evidence("listener_history", from(&accepted, selected)) } else { finding };
+        let finding = if case.is_handshake_failure() {
+            finding
+        } else {
+            finding.alternative("closed_after_client_hello", "the server may have hung up for another reason")
+        };
         Some(case.with_doubts(finding.blame(Blame::Config), Aspect::Suite))
     }
 }
@@ -226,6 +233,11 @@ impl Rule for GroupMismatch {
         .evidence("offered_groups", words::list(&groups, 24));
         let finding =
             if disjoint { finding.evidence("listener_history", from(&accepted, selected)) } else { finding };
+        let finding = if case.is_handshake_failure() {
+            finding
+        } else {
+            finding.alternative("protocol_error", "the server may have stumbled over something else")
+        };
         Some(case.with_doubts(finding.blame(Blame::Config), Aspect::Group))
     }
 }
@@ -261,7 +273,12 @@ impl Rule for SignatureAlgorithmMismatch {
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
         let (hello, selected, confidence, disjoint) = mismatch(case, Aspect::Signature)?;
         let schemes = words::list(&hello.signature_schemes, 4);
-        let how = case.refusal()?;
+        let is_encrypted = case.server_alerted_after_server_hello();
+        let how = if is_encrypted {
+            "sent its ServerHello, then an encrypted alert".to_owned()
+        } else {
+            case.refusal()?
+        };
         let key = case.listener.name_of(hello).and_then(|name| name.key()).map(|key| format!("{key:?}"));
         let finding = Finding::new(match &key {
             Some(key) if disjoint => {
@@ -279,6 +296,14 @@ impl Rule for SignatureAlgorithmMismatch {
                 from(&format!("a certificate with a key of kind {key}"), selected),
             ),
             None => finding,
+        };
+        let finding = if is_encrypted {
+            finding
+                .ended_by(Role::Server, EndedHow::Alert)
+                .evidence("encrypted_alert", ENCRYPTED_ALERT)
+                .alternative("alpn_mismatch", "some servers refuse the offered protocols in this place")
+        } else {
+            finding
         };
         Some(case.with_doubts(finding.blame(Blame::Config), Aspect::Signature))
     }
@@ -346,7 +371,7 @@ impl Rule for AlpnMismatch {
             .confidence(if disjoint || others_excluded { Confidence::Inferred } else { Confidence::Suspected })
             .ended_by(Role::Server, EndedHow::Alert)
             .evidence("offered_alpn", offered)
-            .evidence("encrypted_alert", "one record of an alert's size where EncryptedExtensions are due")
+            .evidence("encrypted_alert", ENCRYPTED_ALERT)
             .alternative("signature_algorithm_mismatch", "JSSE and rustls send handshake_failure in this place")
             .alternative("handshake_failure_unexplained", "what the alert says is encrypted"),
         )
@@ -619,12 +644,15 @@ impl Rule for HandshakeFailureUnexplained {
         .evidence("offered_groups", words::list(Offer::of(hello).groups(), 24))
         .evidence("offered_signature_algorithms", words::list(&hello.signature_schemes, 24));
         let mut finding = case.with_history(finding);
+        let lacks = lacks(hello);
+        if !lacks.is_empty() {
+            finding = finding.evidence("offer_lacks", lacks);
+        }
         if encrypted {
-            finding =
-                finding.confidence(Confidence::Inferred).ended_by(Role::Server, EndedHow::Alert).evidence(
-                    "encrypted_alert",
-                    "one record of an alert's size where EncryptedExtensions are due",
-                );
+            finding = finding
+                .confidence(Confidence::Inferred)
+                .ended_by(Role::Server, EndedHow::Alert)
+                .evidence("encrypted_alert", ENCRYPTED_ALERT);
         }
         if hello.server_name.is_none() {
             finding = finding.alternative("sni_missing", "the ClientHello carries no server_name");
@@ -645,14 +673,28 @@ impl Rule for HandshakeFailureUnexplained {
     }
 }
 
-/// A `handshake_failure` right after the ClientHello that this aspect of the offer explains: the offer, what the
+/// Extensions that some servers insist on and this offer lacks.
+fn lacks(hello: &ClientHello) -> String {
+    let is_old = hello.offered_versions().iter().any(|version| !version.is_tls13());
+    let lacks = [
+        (
+            is_old && !hello.renegotiation_info && !hello.has_renegotiation_scsv(),
+            "renegotiation_info and its signalling suite (RFC 5746 §3.4)",
+        ),
+        (is_old && !hello.extended_master_secret, "extended_master_secret (RFC 7627 §5.2)"),
+    ];
+    words::list(lacks.into_iter().filter_map(|(lacks, what)| lacks.then_some(what)), 2)
+}
+
+/// A refusal right after the ClientHello that this aspect of the offer explains: the offer, what the
 /// listener has selected, how sure that is, and whether the two are disjoint.
 fn mismatch<'a>(
     case: &Case<'a>,
     aspect: Aspect,
 ) -> Option<(&'a ClientHello, &'a Selections, Confidence, bool)> {
     let hello = case.facts.last_client_hello()?;
-    if !case.is_handshake_failure() {
+    let is_said = case.is_handshake_failure();
+    if !is_said && !may_hide_mismatch(case, aspect) {
         return None;
     }
     let listener = case.listener;
@@ -660,7 +702,13 @@ fn mismatch<'a>(
     let key = listener.name_of(hello).and_then(|name| name.key());
     let offer = Offer::of(hello);
     if offer.misses(aspect, selected, key) {
-        let sure = selected.is_well_known() && !offer.misses(Aspect::Version, selected, key);
+        let is_known = selected.is_well_known() && !offer.misses(Aspect::Version, selected, key);
+        // That a server which hung up did so for this is a guess, and none at all where little is known.
+        let is_silent = case.root.close_by(Role::Server).is_some() && case.facts.server_hello.is_none();
+        if !is_said && !is_known {
+            return None;
+        }
+        let sure = is_known && !is_silent;
         return Some((
             hello,
             selected,
@@ -669,10 +717,31 @@ fn mismatch<'a>(
         ));
     }
     // What is known of the listener fits this aspect, or says more than a look at the offer alone.
-    if selected.handshakes() > 0 || offer.narrowest() != Some(aspect) {
+    if !is_said || selected.handshakes() > 0 || offer.narrowest() != Some(aspect) {
         return None;
     }
     Some((hello, selected, Confidence::Suspected, false))
+}
+
+/// Refusals that some servers give for a mismatch in place of `handshake_failure`: gRPC a FIN, JSSE
+/// `unexpected_message` and GnuTLS `internal_error` where no group fits, JSSE and rustls an encrypted alert after the
+/// ServerHello where their key fits no algorithm (`DIAGNOSIS.md` §3.4, D12).
+fn may_hide_mismatch(case: &Case<'_>, aspect: Aspect) -> bool {
+    if case.server_alerted_after_server_hello() {
+        return aspect == Aspect::Signature;
+    }
+    case.is_hello_refused()
+        && match case.root.ending.map(|ending| ending.how) {
+            Some(How::Close) => !case.facts.server_answered(),
+            Some(How::Alert(alert)) => {
+                aspect == Aspect::Group
+                    && matches!(
+                        alert.description,
+                        AlertDescription::UNEXPECTED_MESSAGE | AlertDescription::INTERNAL_ERROR
+                    )
+            }
+            Some(How::Reset(_)) | None => false,
+        }
 }
 
 /// What others got, and how many they were.

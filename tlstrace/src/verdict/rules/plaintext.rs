@@ -428,7 +428,9 @@ fn refused_as_not_tls(case: &Case<'_>, finding: Finding) -> Option<Finding> {
     } else if hung_up {
         finding.confidence(Confidence::Inferred)
     } else {
-        finding.confidence(Confidence::Suspected)
+        finding
+            .confidence(Confidence::Suspected)
+            .alternative("undetermined", "a plaintext HTTP server answers a bad request in the same way")
     })
 }
 

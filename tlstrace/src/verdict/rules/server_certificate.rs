@@ -257,6 +257,14 @@ fn judge(case: &Case<'_>, cause: Cause) -> Option<Finding> {
             );
         }
     }
+    if let Some(others) = accepted_by_others(case, cause, chain.as_ref()) {
+        finding = finding.evidence(
+            "listener_history",
+            format!(
+                "{others} handshakes with this certificate completed here: other clients have its issuer"
+            ),
+        );
+    }
     if let Some(detail) = chain.as_ref().and_then(|chain| trust_text(&chain.chain.trust)) {
         finding = finding.evidence("trust_anchors", detail);
     }
@@ -264,6 +272,14 @@ fn judge(case: &Case<'_>, cause: Cause) -> Option<Finding> {
         finding = finding.alternative(verdict, why);
     }
     Some(finding)
+}
+
+/// How many handshakes with this certificate completed, where it is a question of what a client has.
+fn accepted_by_others(case: &Case<'_>, cause: Cause, chain: Option<&KnownChain<'_>>) -> Option<u32> {
+    let is_in_question = matches!(cause, Cause::ChainIncomplete | Cause::CaUnknown | Cause::SelfSigned);
+    let known = case.listener.name_of(case.facts.client_hello.as_ref()?).filter(|_| is_in_question)?;
+    let is_same = known.leaf()? == chain?.chain.leaf()?.sha256;
+    Some(known.tally.accepted).filter(|accepted| is_same && *accepted > 0)
 }
 
 /// What the authorities that the user gave say about a chain.
@@ -530,7 +546,11 @@ fn diagnose(
                     ],
                     ..plain(Cause::Rejected, Confidence::Suspected, Blame::Unknown)
                 },
-                |fault| Diagnosis { confidence: Confidence::Suspected, ..fault },
+                |fault| Diagnosis {
+                    confidence: Confidence::Suspected,
+                    alternatives: &[("client_abandoned", "the client may have given up for another reason")],
+                    ..fault
+                },
             ),
         Refusal::AfterHandshake { is_suspicious } => {
             let fault = leaf.zip(chain).and_then(|(leaf, chain)| {

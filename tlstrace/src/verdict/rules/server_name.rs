@@ -2,7 +2,7 @@
 
 use crate::engine::facts::{How, Role};
 use crate::tls::codepoints::{AlertDescription, AlertLevel};
-use crate::verdict::{Blame, Case, Confidence, Finding, Severity, Specificity, words};
+use crate::verdict::{Blame, Case, Confidence, EndedHow, Finding, Severity, Specificity, words};
 
 use super::Rule;
 use super::offer::Offer;
@@ -43,11 +43,17 @@ impl Rule for SniMissing {
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
         let hello = case.facts.client_hello.as_ref()?;
         let history = case.listener;
-        if hello.server_name.is_some() || !case.is_hello_refused() || history.without_name.accepted > 0 {
+        if hello.server_name.is_some() || history.without_name.accepted > 0 {
             return None;
         }
         let named = history.with_name;
         let contrast = named.accepted > 0;
+        if contrast && case.server_alerted_after_server_hello() {
+            return Some(refused_behind_server_hello(case));
+        }
+        if !case.is_hello_refused() {
+            return None;
+        }
         let fits = Offer::of(hello).narrowest().is_none();
         let confidence = match case.root.ending?.how {
             How::Alert(alert) => match alert.description {
@@ -84,15 +90,7 @@ impl Rule for SniMissing {
             finding = finding.evidence("server_reset", words::reset(reset));
         }
         if contrast {
-            finding = finding.evidence(
-                "listener_history",
-                format!(
-                    "this listener accepted {} of {} with SNI, 0 of {} without",
-                    named.accepted,
-                    named.total(),
-                    case.refused(history.without_name),
-                ),
-            );
+            finding = finding.evidence("listener_history", contrast_text(case));
         }
         if confidence == Confidence::Suspected {
             finding = if case.root.alert_by(Role::Server).is_some() {
@@ -110,14 +108,8 @@ impl Rule for SniMissing {
             };
         }
         // A health check that knows no name fails at every round; that is one thing to fix, not an error each time.
-        if let Some(period) = case.failing_period("sni_missing") {
-            finding = finding.severity(Severity::Warning).evidence(
-                "periodic_attempts",
-                format!(
-                    "this client fails in the same way every {}: a health check",
-                    words::duration(period)
-                ),
-            );
+        if case.failing_period("sni_missing").is_some() {
+            finding = finding.severity(Severity::Warning);
         }
         Some(finding)
     }
@@ -293,5 +285,28 @@ fn warning_taken_as_fatal(case: &Case<'_>) -> Option<Finding> {
         .confidence(Confidence::Inferred)
         .evidence("server_name", name.into_owned())
         .evidence("unrecognized_name_warning", "alert unrecognized_name (112) at level warning"),
+    )
+}
+
+/// JSSE's key manager finds no certificate only after the ServerHello of TLS 1.3, and its alert is encrypted.
+fn refused_behind_server_hello(case: &Case<'_>) -> Finding {
+    Finding::new("The client sent no server_name; the server sent its ServerHello, then an encrypted alert.")
+        .blame(Blame::Config)
+        .confidence(Confidence::Inferred)
+        .ended_by(Role::Server, EndedHow::Alert)
+        .evidence("client_hello_without_sni", "the ClientHello has no server_name extension")
+        .evidence("encrypted_alert", "one record of an alert's size where EncryptedExtensions are due")
+        .evidence("listener_history", contrast_text(case))
+        .alternative("alpn_mismatch", "some servers refuse the offered protocols in this place")
+        .alternative("signature_algorithm_mismatch", "or find that their key fits no offered algorithm")
+}
+
+fn contrast_text(case: &Case<'_>) -> String {
+    let named = case.listener.with_name;
+    format!(
+        "this listener accepted {} of {} with SNI, 0 of {} without",
+        named.accepted,
+        named.total(),
+        case.refused(case.listener.without_name),
     )
 }

@@ -200,6 +200,12 @@ impl Rule for ServerSilent {
             "client_hello_acknowledged",
             format!("{} of {} bytes acknowledged", client.acked, client.bytes),
         );
+        let (named, unnamed) = (case.listener.with_name, case.listener.without_name);
+        let finding = if facts.server_name().is_none() && named.accepted > 0 && unnamed.accepted == 0 {
+            finding.alternative("sni_missing", "only hellos with a server_name were answered here")
+        } else {
+            finding
+        };
         Some(case.with_history(finding))
     }
 }

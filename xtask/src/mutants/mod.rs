@@ -1,0 +1,174 @@
+//! `cargo xtask mutants`: are the conditions of the rules tested?
+//!
+//! In a copy of the workspace every part of a condition under `tlstrace/src/verdict` is put behind a switch that
+//! forces it to be true or false. One build holds all of these mutants; the scenarios are played with each switch in
+//! turn, and a mutant that no scenario notices is listed: a scenario is missing, or the condition is not needed.
+
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use syn::spanned::Spanned as _;
+use syn::visit::{self, Visit};
+use syn::{Arm, BinOp, Expr, ExprBinary, ExprIf, ImplItemFn, ItemFn, ItemMod};
+
+use crate::cargo::{cargo, workspace};
+
+/// What is mutated, below `tlstrace/src`.
+const MUTATED: &str = "verdict";
+/// The switch, as a module of the library.
+const SWITCH: &str = include_str!("switch.rs");
+/// The test that turns it.
+const TEST: &str = include_str!("test.rs");
+
+/// Force every condition of the rules both ways and list what no scenario notices.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Args {
+    /// Only files whose path contains this.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    only: String,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let tree = workspace().join("target/mutants/tree");
+    copy_workspace(&tree)?;
+    let library = tree.join("tlstrace/src");
+    let mut places = Vec::new();
+    for file in rust_files(&library.join(MUTATED))? {
+        let name = file.strip_prefix(&library).unwrap_or(&file).display().to_string();
+        if name.contains(&args.only) {
+            mutate(&file, &name, &mut places)?;
+        }
+    }
+    ensure!(!places.is_empty(), "there is nothing to mutate");
+    append(&library.join("lib.rs"), "\npub mod mutants;\n")?;
+    fs::write(library.join("mutants.rs"), SWITCH)?;
+    append(&tree.join("tlstrace/tests/scenarios/main.rs"), TEST)?;
+    fs::write(tree.join("tlstrace/tests/scenarios/mutants.txt"), places.join("\n"))?;
+
+    let status = cargo()
+        .current_dir(&tree)
+        .env("CARGO_TARGET_DIR", workspace().join("target/mutants/target"))
+        // Many runs in a row: worth a little optimisation.
+        .args(["test", "--quiet", "--config", "profile.dev.package.tlstrace.opt-level=1"])
+        .args(["-p", "tlstrace", "--test", "scenarios", "mutants", "--", "--nocapture"])
+        .status()
+        .context("cannot run cargo")?;
+    ensure!(status.success(), "the mutants could not be played");
+    Ok(())
+}
+
+/// Copies what git knows of; files that did not change keep their time, so that little is built anew.
+fn copy_workspace(tree: &Path) -> Result<()> {
+    let listed = Command::new("git").args(["ls-files", "-z"]).current_dir(workspace()).output()?;
+    let listed = String::from_utf8(listed.stdout).context("a path is not UTF-8")?;
+    for path in listed.split('\0').filter(|path| !path.is_empty()) {
+        let (from, to) = (workspace().join(path), tree.join(path));
+        let Ok(content) = fs::read(&from) else { continue };
+        if fs::read(&to).is_ok_and(|copy| copy == content) {
+            continue;
+        }
+        fs::create_dir_all(to.parent().unwrap_or(tree))?;
+        fs::write(&to, content).with_context(|| format!("writing {}", to.display()))?;
+    }
+    Ok(())
+}
+
+fn mutate(file: &Path, name: &str, places: &mut Vec<String>) -> Result<()> {
+    let source = fs::read_to_string(file)?;
+    let mut conditions = Conditions::default();
+    conditions.visit_file(&syn::parse_file(&source).with_context(|| format!("parsing {name}"))?);
+    // From the end, so that the ranges in front stay valid. No two overlap but where one lies within another.
+    let mut edits = Vec::new();
+    for range in conditions.0 {
+        let line = source.get(..range.start).map_or(0, |before| before.lines().count());
+        let text = source.get(range.clone()).unwrap_or_default().split_whitespace().collect::<Vec<_>>();
+        edits.push((range.end, ")".to_owned()));
+        edits.push((range.start, format!("crate::mutants::on({}, ", places.len())));
+        places.push(format!("{name}:{line}: {}", text.join(" ")));
+    }
+    edits.sort_by_key(|(at, text)| std::cmp::Reverse((*at, text.len())));
+    let mut mutated = source;
+    for (at, text) in edits {
+        mutated.insert_str(at, &text);
+    }
+    fs::write(file, mutated)?;
+    Ok(())
+}
+
+/// Where the parts of conditions stand that are neither `let`s nor made of parts themselves.
+#[derive(Default)]
+struct Conditions(Vec<Range<usize>>);
+
+impl Conditions {
+    fn part(&mut self, part: &Expr) {
+        match part {
+            Expr::Let(_) => {}
+            Expr::Paren(inner) => self.part(&inner.expr),
+            Expr::Binary(binary) if matches!(binary.op, BinOp::And(_) | BinOp::Or(_)) => {}
+            _ => self.0.push(part.span().byte_range()),
+        }
+    }
+}
+
+impl<'a> Visit<'a> for Conditions {
+    fn visit_expr_binary(&mut self, binary: &'a ExprBinary) {
+        if matches!(binary.op, BinOp::And(_) | BinOp::Or(_)) {
+            self.part(&binary.left);
+            self.part(&binary.right);
+        }
+        visit::visit_expr_binary(self, binary);
+    }
+
+    fn visit_expr_if(&mut self, branch: &'a ExprIf) {
+        self.part(&branch.cond);
+        visit::visit_expr_if(self, branch);
+    }
+
+    fn visit_arm(&mut self, arm: &'a Arm) {
+        if let Some((_, guard)) = &arm.guard {
+            self.part(guard);
+        }
+        visit::visit_arm(self, arm);
+    }
+
+    fn visit_item_fn(&mut self, function: &'a ItemFn) {
+        if function.sig.constness.is_none() {
+            visit::visit_item_fn(self, function);
+        }
+    }
+
+    fn visit_impl_item_fn(&mut self, function: &'a ImplItemFn) {
+        if function.sig.constness.is_none() {
+            visit::visit_impl_item_fn(self, function);
+        }
+    }
+
+    /// Tests test, and are not tested.
+    fn visit_item_mod(&mut self, module: &'a ItemMod) {
+        if module.ident != "tests" {
+            visit::visit_item_mod(self, module);
+        }
+    }
+}
+
+fn rust_files(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            found.extend(rust_files(&path)?);
+        } else if path.extension().is_some_and(|kind| kind == "rs") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn append(file: &Path, text: &str) -> Result<()> {
+    let content = fs::read_to_string(file)? + text;
+    fs::write(file, content).with_context(|| format!("writing {}", file.display()))
+}
