@@ -94,7 +94,7 @@ impl Turnover {
         let mut say = |names: &mut BTreeSet<String>, one: fn(&str) -> String, many: &str| match names.len() {
             0 => {}
             1 => lines.push(one(&list(names))),
-            count => lines.push(many.replace("N", &count.to_string()) + &list(names)),
+            count => lines.push(many.replace('N', &count.to_string()) + &list(names)),
         };
         say(&mut self.came, |name| format!("watching {name} too"), "watching N more interfaces: ");
         say(&mut self.gone, |name| format!("{name} is gone"), "N interfaces are gone: ");
