@@ -12,6 +12,8 @@ pub enum Skip {
     NotIp = 0,
     /// IP, but not TCP.
     NotTcp,
+    /// The long header of a QUIC packet (RFC 9000 §17.2), as in its handshake: TLS over UDP.
+    Quic,
     /// A fragment: its TCP header or its payload is in another packet.
     Fragment,
     /// The packet ends inside its headers.
@@ -36,9 +38,10 @@ pub enum Skip {
 
 impl Skip {
     /// All variants, in the order of their counters.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::NotIp,
         Self::NotTcp,
+        Self::Quic,
         Self::Fragment,
         Self::Truncated,
         Self::BadLength,
@@ -57,6 +60,7 @@ impl Skip {
         match self {
             Self::NotIp => Counter::NotIp,
             Self::NotTcp => Counter::NotTcp,
+            Self::Quic => Counter::Quic,
             Self::Fragment => Counter::Fragment,
             Self::Truncated => Counter::Truncated,
             Self::BadLength => Counter::BadLength,
@@ -87,6 +91,7 @@ impl Skip {
 pub enum Counter {
     NotIp = 0,
     NotTcp,
+    Quic,
     Fragment,
     Truncated,
     BadLength,
@@ -119,9 +124,10 @@ pub enum Counter {
 
 impl Counter {
     /// All counters, in the order of their index.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::NotIp,
         Self::NotTcp,
+        Self::Quic,
         Self::Fragment,
         Self::Truncated,
         Self::BadLength,
@@ -148,6 +154,7 @@ impl Counter {
         match self {
             Self::NotIp => "not_ip",
             Self::NotTcp => "not_tcp",
+            Self::Quic => "quic",
             Self::Fragment => "fragment",
             Self::Truncated => "truncated",
             Self::BadLength => "bad_length",
@@ -175,6 +182,7 @@ impl Counter {
         match self {
             Self::NotIp => "packets that are neither IPv4 nor IPv6",
             Self::NotTcp => "IP packets that are not TCP",
+            Self::Quic => "packets of QUIC handshakes",
             Self::Fragment => "IP fragments",
             Self::Truncated => "packets that end inside their headers",
             Self::BadLength => "packets whose headers state an impossible length",
@@ -242,6 +250,6 @@ mod tests {
     #[test]
     fn every_packet_is_in_the_total_once_and_events_are_not() {
         let totals = Totals::new(|counter| if counter == Counter::Events { 100 } else { 1 });
-        assert_eq!(totals, Totals { packets: 13, tcp: 7, candidates: 6 });
+        assert_eq!(totals, Totals { packets: 14, tcp: 7, candidates: 6 });
     }
 }

@@ -31,7 +31,7 @@ pub struct Tcp {
 #[inline(always)]
 pub fn walk(load: &impl Load, datagram: &Datagram) -> Result<Tcp, Skip> {
     if datagram.protocol != PROTOCOL {
-        return Err(Skip::NotTcp);
+        return Err(if is_quic(load, datagram) { Skip::Quic } else { Skip::NotTcp });
     }
     let header: [u8; 16] = load.load(datagram.offset).ok_or(Skip::Truncated)?;
     let [s1, s0, d1, d0, q3, q2, q1, q0, a3, a2, a1, a0, data_offset, flags, w1, w0] = header;
@@ -118,6 +118,23 @@ pub const MAX_OPTIONS: u32 = 40;
 
 /// Room for all options: the data offset leaves them 40 bytes, and a power of two is cheap to stay in.
 pub const MAX_OPTIONS_LEN: usize = 64;
+
+/// Whether it is UDP with the long header of QUIC 1 or 2 (RFC 9000 §17.2, RFC 9369 §3.1), on whatever port.
+#[inline(always)]
+fn is_quic(load: &impl Load, datagram: &Datagram) -> bool {
+    const UDP: u8 = 17;
+    const UDP_HEADER_LEN: u32 = 8;
+    if datagram.protocol != UDP {
+        return false;
+    }
+    match load.load(datagram.offset + UDP_HEADER_LEN) {
+        Some([first, v3, v2, v1, v0]) => {
+            let version = u32::from_be_bytes([v3, v2, v1, v0]);
+            first & 0xc0 == 0xc0 && (version == 1 || version == 0x6b33_43cf)
+        }
+        None => false,
+    }
+}
 
 const HEADER_LEN: u32 = 20;
 const END_OF_LIST: u8 = 0;

@@ -6,6 +6,7 @@
 pub mod capture;
 pub mod cli;
 pub mod command;
+pub mod doctor;
 pub mod engine;
 pub mod probe;
 pub mod report;

@@ -13,7 +13,7 @@ use tokio::time::{self, MissedTickBehavior};
 
 use crate::capture::addresses;
 use crate::capture::clock::{self, Clock};
-use crate::capture::health::{self, Health};
+use crate::capture::health::{self, Conditions, Health};
 use crate::capture::interfaces::Change;
 use crate::capture::ring::Pace;
 use crate::capture::turnover::{Turn, Turnover};
@@ -114,7 +114,7 @@ struct Live<'a, 'w> {
 
 impl Live<'_, '_> {
     async fn until_end(&mut self, signals: &mut Signals, timeout: Option<Duration>) -> anyhow::Result<End> {
-        let mut health = Health::new(self.capture.counters()?);
+        let mut health = Health::default();
         let mut pace = Pace::default();
         let mut looked = Duration::ZERO;
         let timeout = time::sleep(timeout.unwrap_or(Duration::MAX));
@@ -143,8 +143,12 @@ impl Live<'_, '_> {
                         looked = now;
                         // No message tells of an address that comes later, as DHCP's do.
                         self.report.set_local_addresses(addresses::list()?);
-                        let counters = self.capture.counters()?;
-                        for line in health.look(now, &counters, self.engine.counts().segments) {
+                        let conditions = Conditions {
+                            counters: self.capture.counters()?,
+                            engine: self.engine.counts(),
+                            malformed: self.capture.ring.malformed(),
+                        };
+                        for line in health.look(now, &conditions, || self.capture.surroundings()) {
                             notice(line);
                         }
                     }

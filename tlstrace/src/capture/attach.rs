@@ -1,24 +1,18 @@
 //! Puts the programs on interfaces and takes them off again: TCX where the kernel has it (6.6), clsact
 //! elsewhere. Nothing is ever removed that is not provably ours, and a qdisc never.
 //!
-//! A TCX link ends with the process that holds it. A clsact filter outlives it: hence [`Claim`], by which
-//! a later run recognises what a killed one has left behind.
+//! What a killed run leaves on clsact is for [`filters`] to recognise.
 
 use std::fmt;
-use std::io;
-use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-use anyhow::Context as _;
 use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandle};
 use aya::programs::{Link as _, LinkOrder, ProgramError, SchedClassifier, TcAttachType, tc};
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcMessage, TcOption};
 use tlstrace_common::symbols;
 
+use super::filters::{self, DIRECTIONS, FIRST_HANDLE, HANDLES, Listed, Place};
 use super::interfaces::{Interface, LinkLayer};
 use super::loader::{Programs, kernel_release};
-use super::{Unavailable, errno, netlink};
+use super::{Unavailable, errno};
 
 /// Which hook the user asks for.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -97,25 +91,6 @@ pub(super) fn attach(
     })
 }
 
-/// Removes the clsact filters that killed runs have left on `interface`; says how many there were.
-///
-/// Filters of a run that lives, and everything that is not tlstrace's, stay; so does the qdisc.
-pub fn sweep(interface: &Interface) -> anyhow::Result<usize> {
-    let mut removed = 0;
-    for direction in DIRECTIONS {
-        let filters = list(interface.index, direction).context("cannot list the filters")?;
-        for filter in filters.into_iter().filter(Listed::is_of_tlstrace) {
-            // Held until the filter is gone, so that its number cannot get a new owner meanwhile.
-            let Ok(_claim) = Claim::new(filter.program_id) else { continue };
-            let Place { priority, handle, .. } = filter.place;
-            SchedClassifierLink::attached(&interface.name, direction, priority, handle, None)?.detach()?;
-            log::info!("removed the filter of a killed run from {interface}: {filter:?}");
-            removed += 1;
-        }
-    }
-    Ok(removed)
-}
-
 impl fmt::Display for Hook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -125,13 +100,6 @@ impl fmt::Display for Hook {
     }
 }
 
-const DIRECTIONS: [TcAttachType; 2] = [TcAttachType::Ingress, TcAttachType::Egress];
-
-/// Handle of a clsact filter of ours: far from 0x1, which is what Cilium uses and what an automatic handle
-/// at priority 1 becomes (datadog-agent#13762).
-const FIRST_HANDLE: u16 = 0x7415;
-/// How many programs of ours find room beside each other on one hook: handles are every second number.
-const HANDLES: u16 = 8;
 /// Lowest number first. One that is taken by a filter of another kind cannot be shared.
 const PRIORITIES: std::ops::RangeInclusive<u16> = 1..=4;
 
@@ -143,48 +111,6 @@ struct Filter {
     listed: Option<Listed>,
 }
 
-/// Where a clsact filter sits.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Place {
-    interface: u32,
-    direction: TcAttachType,
-    priority: u16,
-    handle: TcHandle,
-}
-
-/// A BPF filter as the kernel lists it.
-#[derive(Clone, Debug, Eq, PartialEq)]
-struct Listed {
-    place: Place,
-    program_id: u32,
-    name: String,
-}
-
-impl Listed {
-    /// Whether a run of this program put it there; another run's, perhaps.
-    fn is_of_tlstrace(&self) -> bool {
-        let handle = u32::from(self.place.handle);
-        let first = u32::from(FIRST_HANDLE);
-        symbols::PROGRAMS.contains(&self.name.as_str())
-            && (first..first + 2 * u32::from(HANDLES)).contains(&handle)
-    }
-}
-
-/// Says "the filters of this program are in use" as long as the process lives: an abstract socket name
-/// (unix(7)), which belongs to the network namespace as the interfaces do, and which no kill leaves behind.
-#[derive(Debug)]
-pub(super) struct Claim {
-    _socket: UnixDatagram,
-}
-
-impl Claim {
-    /// Fails with `AddrInUse` if another process makes the claim.
-    pub(super) fn new(program_id: u32) -> io::Result<Self> {
-        let name = SocketAddr::from_abstract_name(format!("tlstrace/{program_id}"))?;
-        UnixDatagram::bind_addr(&name).map(|socket| Self { _socket: socket })
-    }
-}
-
 fn attach_to(
     programs: &mut Programs,
     interface: &Interface,
@@ -193,7 +119,7 @@ fn attach_to(
 ) -> anyhow::Result<Attachment> {
     if hook == Hook::Clsact {
         add_clsact(&interface.name)?;
-        sweep(interface)?;
+        filters::sweep(interface, true)?;
     }
     let mut filters = Vec::with_capacity(names.len());
     for (name, direction) in names.into_iter().zip(DIRECTIONS) {
@@ -239,7 +165,8 @@ fn attach_clsact(
             match program.attach_with_options(&interface.name, direction, TcAttachOptions::Netlink(options)) {
                 Ok(id) => {
                     let place = Place { interface: interface.index, direction, priority, handle };
-                    let listed = Listed { place, program_id, name: name.to_owned() };
+                    let runs = filters::Program { id: program_id, name: name.to_owned() };
+                    let listed = Listed::new(place, runs);
                     return Ok(Filter { link: Some(program.take_link(id)?), listed: Some(listed) });
                 }
                 Err(error) => match errno(&error) {
@@ -267,51 +194,11 @@ fn add_clsact(interface: &str) -> anyhow::Result<()> {
     }
 }
 
-/// The BPF filters of one direction. Those of another kind are left out.
-fn list(interface: u32, direction: TcAttachType) -> io::Result<Vec<Listed>> {
-    // The parents of linux/pkt_sched.h: TC_H_CLSACT with TC_H_MIN_INGRESS or TC_H_MIN_EGRESS.
-    let parent = match direction {
-        TcAttachType::Ingress => 0xffff_fff2,
-        TcAttachType::Egress => 0xffff_fff3,
-        TcAttachType::Custom(parent) => parent,
-    };
-    let index = i32::try_from(interface).map_err(io::Error::other)?;
-    let mut request = TcMessage::with_index(index);
-    request.header.parent = parent.into();
-    let messages = netlink::dump(RouteNetlinkMessage::GetTrafficFilter(request))?;
-    let filters = messages.into_iter().filter_map(|message| match message {
-        RouteNetlinkMessage::NewTrafficFilter(filter) => listed(interface, direction, &filter),
-        _ => None,
-    });
-    Ok(filters.collect())
-}
-
-fn listed(interface: u32, direction: TcAttachType, filter: &TcMessage) -> Option<Listed> {
-    let options = filter.attributes.iter().find_map(|attribute| match attribute {
-        TcAttribute::Options(options) => Some(options),
-        _ => None,
-    })?;
-    let bpf =
-        || options.iter().filter_map(|option| if let TcOption::Bpf(bpf) = option { Some(bpf) } else { None });
-    let program_id = bpf().find_map(|option| match option {
-        TcFilterBpfOption::ProgId(id) => Some(*id),
-        _ => None,
-    })?;
-    let name = bpf().find_map(|option| match option {
-        TcFilterBpfOption::ProgName(name) => Some(name.clone()),
-        _ => None,
-    })?;
-    let handle = TcHandle::new(filter.header.handle.major, filter.header.handle.minor);
-    // The lower half is the protocol.
-    let priority = u16::try_from(filter.header.info >> 16).ok()?;
-    Some(Listed { place: Place { interface, direction, priority, handle }, program_id, name })
-}
-
 impl Drop for Filter {
     fn drop(&mut self) {
         let (Some(link), Some(listed)) = (self.link.take(), self.listed.take()) else { return };
         let place = listed.place;
-        let found = list(place.interface, place.direction).unwrap_or_default();
+        let found = filters::list(place.interface, place.direction).unwrap_or_default();
         if found.contains(&listed) {
             if let Err(error) = link.detach() {
                 log::warn!("filter {place:?} could not be removed: {error}");

@@ -125,6 +125,15 @@ pub fn utc_offset() -> i32 {
     i32::try_from(offset).unwrap_or(0)
 }
 
+/// Whether something such as an NTP client steers the clock, as far as the kernel knows (`adjtimex(2)`).
+pub fn is_synchronised() -> bool {
+    // SAFETY: a structure of integers, for which 0 is a value.
+    let mut state: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: `state` lives throughout the call; its `modes` of 0 ask and change nothing.
+    let result = unsafe { libc::adjtimex(&raw mut state) };
+    result >= 0 && result != libc::TIME_ERROR
+}
+
 /// Length of the bent part of a [`Line`], in nanoseconds.
 const BEND: i128 = 1_000_000_000;
 /// Steepest bend: a tenth, in nanoseconds per [`BEND`].

@@ -157,7 +157,7 @@ impl Selection {
 }
 
 /// The index of the interface that has this name now.
-pub(super) fn index_of(name: &str) -> Option<u32> {
+pub fn index_of(name: &str) -> Option<u32> {
     let name = CString::new(name).ok()?;
     // SAFETY: a string that ends in 0 and lives throughout the call.
     match unsafe { libc::if_nametoindex(name.as_ptr()) } {

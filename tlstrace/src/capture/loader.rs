@@ -12,7 +12,7 @@ use aya_log::EbpfLogger;
 use tlstrace_common::config::Control;
 use tlstrace_common::symbols;
 
-use super::attach::Claim;
+use super::filters::Claim;
 use super::privilege::Privilege;
 use super::{Unavailable, errno};
 
@@ -146,7 +146,8 @@ fn chain(error: &dyn Error) -> String {
     text
 }
 
-pub(super) fn kernel_release() -> String {
+/// Of the running kernel, as `uname -r` prints it.
+pub fn kernel_release() -> String {
     fs::read_to_string("/proc/sys/kernel/osrelease")
         .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
 }

@@ -6,12 +6,14 @@ pub mod addresses;
 mod attach;
 pub mod clock;
 pub mod file;
+pub mod filters;
 pub mod health;
 pub mod interfaces;
 mod loader;
 mod netlink;
 pub mod privilege;
 pub mod ring;
+pub mod trial;
 pub mod turnover;
 
 use std::collections::BTreeMap;
@@ -31,12 +33,13 @@ use tlstrace_common::symbols;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-pub use self::attach::{AttachError, Hook, Mode, sweep};
+pub use self::attach::{AttachError, Hook, Mode};
 use self::attach::{Attachment, attach};
 use self::clock::Ticker;
-use self::health::Counters;
+use self::health::{Counters, Surroundings};
 use self::interfaces::{Change, Interface, Monitor, Selection};
 use self::loader::Programs;
+pub use self::loader::kernel_release;
 use self::ring::{Ring, Wait};
 use self::turnover::Turn;
 
@@ -106,6 +109,8 @@ pub struct Capture {
     control: Array<MapData, Control>,
     announced: Control,
     counters: PerCpuArray<MapData, u64>,
+    /// Looked at early: later it would take a capability.
+    is_of_node: Option<bool>,
     /// By interface index.
     attachments: BTreeMap<u32, Attachment>,
     programs: Programs,
@@ -139,6 +144,7 @@ impl Capture {
             control: maps.control,
             announced: Control { consumer_sleeping: 0, warm_up: 1 },
             counters: maps.counters,
+            is_of_node: is_in_namespace_of_node(),
             attachments: BTreeMap::new(),
             programs,
         };
@@ -233,6 +239,8 @@ impl Capture {
             }
             Change::Present(interface) => {
                 if let Some(attachment) = self.attachments.get_mut(&interface.index) {
+                    // Packets are counted from when it was attached to.
+                    let interface = Interface { packets: attachment.interface.packets, ..interface };
                     let was = std::mem::replace(&mut attachment.interface, interface);
                     let is = &attachment.interface;
                     return (was.is_up != is.is_up)
@@ -267,6 +275,16 @@ impl Capture {
     pub fn set_warm_up(&mut self, is_warming_up: bool) -> io::Result<()> {
         self.announced.warm_up = is_warming_up.into();
         self.announce()
+    }
+
+    /// What can explain that nothing is seen.
+    pub fn surroundings(&self) -> Surroundings {
+        let present = interfaces::list().unwrap_or_default();
+        let carried = present.iter().filter_map(|interface| {
+            let before = self.attachments.get(&interface.index)?.interface.packets;
+            Some(interface.packets.saturating_sub(before))
+        });
+        Surroundings { carried: carried.sum(), is_of_node: self.is_of_node }
     }
 
     /// The programs' counters, summed over the CPUs.
@@ -338,6 +356,17 @@ pub fn enter(namespace: &NetworkNamespace) -> anyhow::Result<()> {
         Some(libc::EPERM) => error.context(Unavailable::Privilege("CAP_SYS_ADMIN (for --netns)".to_owned())),
         _ => error,
     })
+}
+
+/// Whether the calling thread is in the network namespace of process 1, where that is the node's first process and may
+/// be looked at.
+pub fn is_in_namespace_of_node() -> Option<bool> {
+    /// Inode of the first process id namespace of every Linux (`PROC_PID_INIT_INO` of `linux/proc_ns.h`).
+    const NODE: &str = "pid:[4026531836]";
+    if fs::read_link("/proc/self/ns/pid").ok()?.to_str() != Some(NODE) {
+        return None;
+    }
+    Some(fs::read_link("/proc/1/ns/net").ok()? == fs::read_link("/proc/thread-self/ns/net").ok()?)
 }
 
 /// Registers a descriptor with the tokio runtime around it, to be told when it can be read.

@@ -1,4 +1,4 @@
-//! What this process may do, and how it gives that up: capabilities (capabilities(7)), seccomp, no_new_privs.
+//! What this process may do, and how it gives that up: capabilities (capabilities(7)), seccomp, `no_new_privs`.
 
 use std::{fs, io};
 
@@ -72,6 +72,23 @@ pub fn names(set: CapabilitySet) -> Vec<String> {
     let mut names: Vec<_> = set.iter_names().map(|(name, _)| format!("CAP_{name}")).collect();
     names.sort();
     names
+}
+
+/// Whether `perf_event_open(2)` reaches the kernel: a seccomp filter answers before the kernel looks at its argument.
+pub fn may_open_perf_events() -> bool {
+    let (any_cpu, no_group, no_flags) = (-1, -1, 0);
+    // SAFETY: the null pointer is what makes the call fail; nothing is read or written.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_perf_event_open,
+            std::ptr::null::<libc::c_void>(),
+            0,
+            any_cpu,
+            no_group,
+            no_flags,
+        )
+    };
+    result != -1 || io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT)
 }
 
 /// Puts only these capabilities in force. The others can be had back until [`renounce`].

@@ -28,12 +28,16 @@ pub struct Turnover {
     up: BTreeSet<String>,
     down: BTreeSet<String>,
     refused: BTreeSet<String>,
-    not_before: Duration,
+    /// When something was said last.
+    said: Option<Duration>,
+    /// How long to keep silent after that. It grows while interfaces churn.
+    pause: Duration,
 }
 
 impl Turnover {
-    /// Shortest time between two reports.
-    const PAUSE: Duration = Duration::from_secs(2);
+    /// Shortest and longest time between two reports.
+    const SHORTEST_PAUSE: Duration = Duration::from_secs(2);
+    const LONGEST_PAUSE: Duration = Duration::from_mins(1);
     /// Most names in one line.
     const MAX_NAMES: usize = 6;
     /// Most names that are remembered of a kind.
@@ -78,12 +82,16 @@ impl Turnover {
 
     /// What to say at `now` (time since the start): nothing, if the last report was a moment ago.
     pub fn say(&mut self, now: Duration) -> Vec<String> {
-        if now < self.not_before {
+        let passed = self.said.map_or(Duration::MAX, |said| now.saturating_sub(said));
+        if passed < self.pause {
             return Vec::new();
         }
         let lines = self.say_all();
         if !lines.is_empty() {
-            self.not_before = now + Self::PAUSE;
+            let is_churning = passed < 2 * self.pause;
+            let pause = if is_churning { 2 * self.pause } else { Duration::ZERO };
+            self.pause = pause.clamp(Self::SHORTEST_PAUSE, Self::LONGEST_PAUSE);
+            self.said = Some(now);
         }
         lines
     }
@@ -94,7 +102,7 @@ impl Turnover {
         let mut say = |names: &mut BTreeSet<String>, one: fn(&str) -> String, many: &str| match names.len() {
             0 => {}
             1 => lines.push(one(&list(names))),
-            count => lines.push(many.replace("N", &count.to_string()) + &list(names)),
+            count => lines.push(many.replace('N', &count.to_string()) + &list(names)),
         };
         say(&mut self.came, |name| format!("watching {name} too"), "watching N more interfaces: ");
         say(&mut self.gone, |name| format!("{name} is gone"), "N interfaces are gone: ");
@@ -156,6 +164,24 @@ mod tests {
                 "190 interfaces came and went",
             ]
         );
+    }
+
+    #[test]
+    fn the_longer_interfaces_churn_the_less_is_said_and_calm_makes_it_prompt_again() {
+        let mut turnover = Turnover::default();
+        let mut told = Vec::new();
+        for second in 0..200 {
+            turnover.note(Turn::Came(format!("veth{second}")));
+            if !turnover.say(seconds(second)).is_empty() {
+                told.push(second);
+            }
+        }
+        assert_eq!(told, [0, 2, 6, 14, 30, 62, 122, 182]);
+        turnover.say(seconds(250));
+        turnover.note(Turn::Came("late".to_owned()));
+        assert_eq!(turnover.say(seconds(400)), ["watching late too"]);
+        turnover.note(Turn::Gone("late".to_owned()));
+        assert_eq!(turnover.say(seconds(402)), ["late is gone"]);
     }
 
     #[test]

@@ -41,6 +41,13 @@ pub enum Command {
     /// ask.
     #[command(after_help = EXIT_CODES)]
     Probe(ProbeArgs),
+    /// Tell whether tlstrace can run here, what stands in the way, and how to fix that.
+    ///
+    /// It tries: the programs are loaded and attached, in a network namespace of their own where possible. Exit code
+    /// 3 says that something keeps `watch` from working.
+    Doctor(DoctorArgs),
+    /// Remove the filters that a killed run has left behind, and nothing else.
+    Cleanup(CleanupArgs),
 }
 
 /// Options of `tlstrace watch`.
@@ -64,6 +71,40 @@ pub struct ExplainArgs {
     /// Only fixes for this product.
     #[arg(long = "for", value_name = "PRODUCT", requires = "id")]
     pub product: Option<Product>,
+}
+
+/// Options of `tlstrace doctor`.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct DoctorArgs {
+    /// Interface that is to be watched, as with `watch`.
+    #[arg(short, long = "interface", value_name = "NAME|GLOB")]
+    pub interfaces: Vec<String>,
+    #[command(flatten)]
+    pub place: PlaceArgs,
+}
+
+/// Options of `tlstrace cleanup`.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct CleanupArgs {
+    /// Interface to look at, by name or pattern; repeatable. Default: all.
+    #[arg(short, long = "interface", value_name = "NAME|GLOB")]
+    pub interfaces: Vec<String>,
+    /// Say what would be removed, and change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub place: PlaceArgs,
+}
+
+/// Where to look, and how to say what was found.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct PlaceArgs {
+    /// Network namespace: a process number, or a file such as `/run/netns/NAME`.
+    #[arg(long, value_name = "PATH|PID")]
+    pub netns: Option<String>,
+    /// Output format.
+    #[arg(short, long, value_enum, default_value_t = FormatArg::Text, value_name = "FORMAT")]
+    pub output: FormatArg,
 }
 
 /// Options of `tlstrace replay`.
@@ -192,6 +233,12 @@ pub enum AttachArg {
     Tcx,
     Clsact,
     Packet,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum FormatArg {
+    Text,
+    Json,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]

@@ -11,7 +11,8 @@ use clap::CommandFactory as _;
 use clap::error::ErrorKind;
 
 use super::args::{
-    Args, AttachArg, ColorArg, FilterArgs, JudgeArgs, OutputArgs, ReplayArgs, SourceArgs, TimeArg, WatchArgs,
+    Args, AttachArg, CleanupArgs, ColorArg, DoctorArgs, FilterArgs, FormatArg, JudgeArgs, OutputArgs, ReplayArgs,
+    SourceArgs, TimeArg, WatchArgs,
 };
 use super::glob::Glob;
 use super::values;
@@ -51,6 +52,30 @@ pub struct Judging {
     /// A bundle of the authorities that the clients trust.
     pub ca_file: Option<PathBuf>,
     pub locality: Locality,
+}
+
+/// `tlstrace doctor`.
+#[derive(Clone, Debug)]
+pub struct Doctor {
+    pub interfaces: Selection,
+    pub network_namespace: Option<NetworkNamespace>,
+    pub format: Format,
+}
+
+/// `tlstrace cleanup`.
+#[derive(Clone, Debug)]
+pub struct Cleanup {
+    pub interfaces: Selection,
+    pub is_dry_run: bool,
+    pub network_namespace: Option<NetworkNamespace>,
+    pub format: Format,
+}
+
+/// How findings other than verdicts are printed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Format {
+    Text,
+    Json,
 }
 
 /// What is printed, and how.
@@ -153,6 +178,42 @@ impl Judging {
         let networks: Result<Vec<Network>, _> = local.iter().map(|text| text.parse()).collect();
         let locality = Locality { networks: networks.map_err(usage)?, ..Locality::default() };
         Ok(Self { ca_file, locality })
+    }
+}
+
+impl From<DoctorArgs> for Doctor {
+    fn from(args: DoctorArgs) -> Self {
+        let DoctorArgs { interfaces, place } = args;
+        Self {
+            interfaces: selection(&interfaces),
+            network_namespace: place.netns.as_deref().map(network_namespace),
+            format: place.output.into(),
+        }
+    }
+}
+
+impl From<CleanupArgs> for Cleanup {
+    fn from(args: CleanupArgs) -> Self {
+        let CleanupArgs { interfaces, dry_run, place } = args;
+        Self {
+            interfaces: if interfaces.is_empty() {
+                Selection::Any { loopback: true }
+            } else {
+                selection(&interfaces)
+            },
+            is_dry_run: dry_run,
+            network_namespace: place.netns.as_deref().map(network_namespace),
+            format: place.output.into(),
+        }
+    }
+}
+
+impl From<FormatArg> for Format {
+    fn from(format: FormatArg) -> Self {
+        match format {
+            FormatArg::Text => Self::Text,
+            FormatArg::Json => Self::Json,
+        }
     }
 }
 

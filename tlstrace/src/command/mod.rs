@@ -1,5 +1,7 @@
 //! The subcommands, one file each, and how their ends become exit codes.
 
+mod cleanup;
+mod doctor;
 mod explain;
 mod probe;
 pub mod replay;
@@ -49,6 +51,14 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Exi
         }
         Command::Explain(args) => explain::run(&args),
         Command::Probe(args) => probe::run(&cli::probe::Probe::new(args)?),
+        Command::Doctor(args) => {
+            cli::log::init(0);
+            doctor::run(&args.into())
+        }
+        Command::Cleanup(args) => {
+            cli::log::init(0);
+            cleanup::run(&args.into())
+        }
         Command::Replay(args) => {
             cli::log::init(args.output.verbose);
             replay::run(settings::Replay::new(args)?)

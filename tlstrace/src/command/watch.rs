@@ -4,10 +4,9 @@ use std::fs;
 use std::io::{self, BufWriter};
 
 use anyhow::Context as _;
-use tlstrace_common::skip::{Counter, Totals};
 
 use super::{Exit, engine_settings};
-use crate::capture::health::Counters;
+use crate::capture::health::Conditions;
 use crate::capture::{self, Capture, privilege};
 use crate::cli::notice;
 use crate::cli::settings::Watch;
@@ -50,7 +49,11 @@ async fn watch(settings: Watch) -> anyhow::Result<Exit> {
         return Ok(Exit::Done);
     }
     notice(format_args!("{} on {} connections", report.tally(), engine.counts().connections));
-    notice(summary(&capture.counters()?, engine.counts().evicted, capture.ring.malformed()));
+    notice(Conditions {
+        counters: capture.counters()?,
+        engine: engine.counts(),
+        malformed: capture.ring.malformed(),
+    });
     Ok(match end {
         End::NoInterface => Exit::Failed,
         _ if report.has_failed() => Exit::FailOn,
@@ -62,22 +65,4 @@ async fn watch(settings: Watch) -> anyhow::Result<Exit> {
 fn hostname() -> Option<String> {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
     Some(name.trim().to_owned()).filter(|name| !name.is_empty())
-}
-
-/// `10 packets, 8 TCP, 5 candidates for a handshake, 4 events; nothing lost`
-fn summary(counters: &Counters, evicted: u64, malformed: u64) -> String {
-    let Totals { packets, tcp, candidates } = counters.totals();
-    let events = counters.get(Counter::Events);
-    let mut losses: Vec<_> =
-        counters.losses().map(|(counter, count)| format!("{count} {}", counter.text())).collect();
-    if evicted > 0 {
-        losses.push(format!("{evicted} connections forgotten for want of room"));
-    }
-    if malformed > 0 {
-        losses.push(format!("{malformed} events malformed"));
-    }
-    let losses = if losses.is_empty() { "nothing lost".to_owned() } else { losses.join(", ") };
-    format!(
-        "{packets} packets, {tcp} TCP, {candidates} candidates for a handshake, {events} events; {losses}"
-    )
 }

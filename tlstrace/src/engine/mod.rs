@@ -72,6 +72,12 @@ pub struct Counts {
     pub verdicts: u64,
     /// Connections forgotten for want of room.
     pub evicted: u64,
+    /// Connections of which one side was never captured, although the other side answered it.
+    pub one_way: u64,
+    /// Segments of ports other than those to follow.
+    pub unfollowed: u64,
+    /// Where such a segment carried a ClientHello: the port it went to.
+    pub hello_elsewhere: Option<u16>,
 }
 
 /// What an engine learned about listeners.
@@ -129,6 +135,10 @@ impl Engine {
         self.counts.segments += 1;
         self.now = self.now.max(segment.timestamp);
         if !self.is_followed(segment) {
+            self.counts.unfollowed += 1;
+            if segment.begins_with_client_hello() {
+                self.counts.hello_elsewhere = Some(segment.destination.port());
+            }
             return;
         }
         let key = ConnectionKey::of(segment);
@@ -250,6 +260,7 @@ impl Engine {
         let id = judgement.as_ref().map(|judgement| judgement.rule.id());
         let stays = id == Some("ok") && !connection.is_accepted() && connection.facts.endings.is_empty();
         let earlier = std::mem::replace(&mut connection.said, id);
+        self.counts.one_way += u64::from(earlier.is_none() && connection.facts.capture.one_way);
         connection.stage = Stage::Provisional;
         follow_waiting(&mut connection, &mut self.history);
         let knows_more = !connection.learned && self.learn(&mut connection, id);

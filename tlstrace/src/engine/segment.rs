@@ -81,6 +81,12 @@ impl Segment<'_> {
         self.options & TcpOptions::TIMESTAMPS != 0
     }
 
+    /// Whether the payload begins as a record with a ClientHello does (RFC 8446 §4, §5.1).
+    pub fn begins_with_client_hello(&self) -> bool {
+        let first = self.chunks.first().filter(|chunk| chunk.offset == 0);
+        first.is_some_and(|chunk| matches!(chunk.bytes, [22, 3, _, _, _, 1, ..]))
+    }
+
     /// Whether the capture left out bytes that it should have kept.
     pub fn is_truncated(&self) -> bool {
         self.notes & Notes::TRUNCATED != 0

@@ -6,9 +6,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test panics where something is not as it says")]
 
+mod conditions;
+mod doctor;
 mod frame;
 mod guest;
 mod harness;
+mod interfaces;
 mod live;
 mod live_replay;
 mod namespaces;

@@ -1,0 +1,98 @@
+//! What tlstrace says when it sees nothing, or half.
+
+use std::io;
+use std::net::{TcpStream, UdpSocket};
+use std::time::Duration;
+
+use tlstrace_peers::{Family, Namespace, Pair, Process, link};
+
+use crate::guest::{FOREIGN_FILTER, tc};
+use crate::live::{Live, NAME, PATIENCE, PORT, watch_json};
+
+#[test]
+#[ignore = "needs root"]
+fn where_no_packet_passes_it_asks_for_the_right_interface_or_namespace() {
+    let empty = Namespace::new().unwrap();
+    let mut watch = watch_json(&empty, &["-i", "lo"]);
+    let said = heartbeat(&mut watch);
+    assert!(said.contains("no packet passes here") && said.contains("--netns"), "{said}");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_program_in_front_that_ends_the_chain_is_suspected() {
+    let live = Live::start_with(Family::Ipv4, &["--attach", "clsact"]);
+    for direction in ["ingress", "egress"] {
+        // In the same priority the latest filter comes first.
+        let mut filter = FOREIGN_FILTER;
+        filter[4] = direction;
+        filter[14] = "1,6 0 0 0";
+        tc(&live.pair.server, &filter);
+    }
+    let Live { mut watch, pair, .. } = live;
+    let talk = || {
+        for _ in 0..20 {
+            let refused =
+                pair.client.enter(|| TcpStream::connect((Pair::server_address(Family::Ipv4), PORT)));
+            assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        }
+    };
+    talk();
+    let mut said = String::new();
+    // What passed before the filters were there may have been seen: the second silence tells.
+    while !said.contains("in front") {
+        said = heartbeat(&mut watch);
+        talk();
+    }
+    assert!(said.contains("none reached tlstrace"), "{said}");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn tls_on_another_port_than_that_of_the_service_is_named() {
+    let mut live = Live::start_with(Family::Ipv4, &["--port", "443"]);
+    let _gateway = live.gateway(&[NAME]);
+    live.openssl_client(&["-servername", NAME]);
+    let said = heartbeat(&mut live.watch);
+    assert!(said.contains(&format!("TLS to port {PORT}")) && said.contains("--port"), "{said}");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn quic_is_recognised_and_named_as_what_is_not_read() {
+    let mut live = Live::start(Family::Ipv4);
+    let socket = live.pair.client.enter(|| UdpSocket::bind("0.0.0.0:0")).unwrap();
+    // An Initial packet's first bytes (RFC 9000 §17.2.2): a long header, version 1, two connection ids.
+    let mut initial = vec![0; 1200];
+    initial[..6].copy_from_slice(&[0xc3, 0, 0, 0, 1, 8]);
+    socket.send_to(&initial, (Pair::server_address(Family::Ipv4), 443)).unwrap();
+    let said = heartbeat(&mut live.watch);
+    assert!(said.contains("1 packets of QUIC handshakes"), "{said}");
+    live.stop();
+    let summary = live.watch.stderr.rest(PATIENCE).unwrap().join("\n");
+    assert!(summary.contains("not read: 1 packets of QUIC"), "{summary}");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn half_a_conversation_is_counted_as_such() {
+    let mut live = Live::start(Family::Ipv4);
+    let Pair { client, server } = &live.pair;
+    link(client, "back0", server, "back0").unwrap();
+    client.ip(&["link", "set", "back0", "up"]).unwrap();
+    server.ip(&["link", "set", "back0", "up"]).unwrap();
+    // What the server sends takes the other way.
+    let client_address = Pair::client_address(Family::Ipv4).to_string();
+    let source = Pair::server_address(Family::Ipv4).to_string();
+    server.ip(&["route", "add", &format!("{client_address}/32"), "dev", "back0", "src", &source]).unwrap();
+    let _server = live.rustls_server();
+    live.rustls_client(&[&rustls::version::TLS13], NAME, usize::MAX);
+    live.stop();
+    let summary = live.watch.stderr.rest(PATIENCE).unwrap().join("\n");
+    assert!(summary.contains("1 connections seen in one direction only"), "{summary}");
+}
+
+/// What is said when nothing has been seen for ten seconds.
+fn heartbeat(watch: &mut Process) -> String {
+    watch.stderr.find(Duration::from_secs(90), |line| line.starts_with("nothing seen for ")).unwrap().text
+}

@@ -1,0 +1,216 @@
+//! Which interfaces are watched, and that none is missed that comes, and none leaks that goes.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::fd::AsRawFd as _;
+use std::process::Command;
+use std::thread;
+
+use nix::sys::signal::Signal;
+use rustls::{ALL_VERSIONS, StreamOwned};
+use serde_json::Value;
+use tlstrace_peers::{
+    Family, Identity, Namespace, Pair, Process, Service, client_hello, connect_from, link, rustls_client,
+    rustls_server, sni_gateway, terminate_tls,
+};
+
+use crate::guest::START;
+use crate::live::{NAME, PATIENCE, PORT, echo, watch_json};
+use crate::skip;
+
+#[test]
+#[ignore = "needs root"]
+fn two_hundred_pods_that_come_and_go_are_each_seen_and_leave_nothing() {
+    const PODS: u16 = 200;
+    const FIRST_PORT: u16 = 20_000;
+    let (node_address, pod_address) = (Family::Ipv4.address(77, 1), Family::Ipv4.address(77, 2));
+    let (node, pod) = (Namespace::new().unwrap(), Namespace::new().unwrap());
+    let identity = Identity::issue(&[NAME]).unwrap();
+    let config = rustls_server(&identity, ALL_VERSIONS).unwrap();
+    let _server = Service::start(&node, PORT, move |stream| terminate_tls(stream, &config)).unwrap();
+    // One that stays, so that there is something to watch from the beginning.
+    node.ip(&["link", "add", "gke-first", "type", "veth", "peer", "name", "first"]).unwrap();
+    let mut command = node.command(env!("CARGO_BIN_EXE_tlstrace"));
+    command.args(["watch", "-i", "gke*", "-o", "json", "--all"]).env("TLSTRACE_LOG", "info");
+    let mut watch = Process::spawn(&mut command).unwrap();
+    watch.stderr.find(START, |line| line.starts_with("watching ")).unwrap();
+    let directory = format!("/proc/{}/fd", watch.id());
+    let descriptors = || fs::read_dir(&directory).unwrap().count();
+    let before = descriptors();
+
+    let mut said = Vec::new();
+    let mut log = |wanted: &str| {
+        let mut others = Vec::new();
+        let found = watch.stderr.find(PATIENCE, |line| {
+            let is_wanted = line.contains(wanted);
+            if !is_wanted && !line.starts_with("info: ") {
+                others.push(line.to_owned());
+            }
+            is_wanted
+        });
+        said.append(&mut others);
+        found.unwrap();
+    };
+    for turn in 0..PODS {
+        let veth = format!("gke{turn}");
+        link(&node, &veth, &pod, "eth0").unwrap();
+        node.configure(&veth, node_address).unwrap();
+        pod.configure("eth0", pod_address).unwrap();
+        log(&format!("Came(\"{veth}\")"));
+        let stream =
+            connect_from(&pod, (pod_address, FIRST_PORT + turn).into(), (node_address, PORT).into()).unwrap();
+        echo(&mut StreamOwned::new(rustls_client(&identity, ALL_VERSIONS, NAME).unwrap(), stream));
+        node.ip(&["link", "delete", &veth]).unwrap();
+        log(&format!("Gone(\"{veth}\")"));
+    }
+    assert_eq!(descriptors(), before, "descriptors leak");
+    watch.signal(Signal::SIGINT).unwrap();
+    let verdicts = watch.stdout.rest(PATIENCE).unwrap();
+    let seen: BTreeSet<_> = verdicts
+        .iter()
+        .map(|line| {
+            let verdict: Value = serde_json::from_str(line).unwrap();
+            assert_eq!(verdict.pointer("/tlstrace/verdict"), Some(&"ok".into()), "{verdict:#}");
+            let port = verdict.pointer("/client/port").and_then(Value::as_u64).unwrap();
+            let interface = verdict.pointer("/observer/interface/name").and_then(Value::as_str).unwrap();
+            assert_eq!(interface, format!("gke{}", port - u64::from(FIRST_PORT)));
+            port
+        })
+        .collect();
+    assert_eq!(seen.len(), usize::from(PODS), "of so many pods not all were seen");
+    said.extend(watch.stderr.rest(PATIENCE).unwrap().into_iter().filter(|line| !line.starts_with("info: ")));
+    assert!(said.len() < usize::from(PODS) / 2, "one line for many: {said:#?}");
+    assert!(!said.iter().any(|line| line.contains("cannot") || line.contains("error")), "{said:#?}");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_tun_device_whose_packets_begin_with_the_ip_header_is_watched_like_any_other() {
+    let (client, server) = (Namespace::new().unwrap(), Namespace::new().unwrap());
+    let (client_address, server_address) = (Family::Ipv4.address(78, 1), Family::Ipv4.address(78, 2));
+    let (near, far) = match (tun(&client), tun(&server)) {
+        (Ok(near), Ok(far)) => (near, far),
+        (Err(error), _) | (_, Err(error)) => return skip(&format!("no tun device can be made: {error}")),
+    };
+    client.configure("tun0", client_address).unwrap();
+    server.configure("tun0", server_address).unwrap();
+    let wires = [
+        thread::spawn({
+            let (near, far) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+            move || carry(near, far)
+        }),
+        thread::spawn(move || carry(far, near)),
+    ];
+    let identity = Identity::issue(&[NAME]).unwrap();
+    let config = rustls_server(&identity, ALL_VERSIONS).unwrap();
+    let _gateway = Service::start(&server, PORT, sni_gateway(&[NAME], config)).unwrap();
+    for hook in ["tcx", "clsact"] {
+        let mut watch = watch_json(&server, &["-i", "any", "--attach", hook]);
+        // rustls sends no server_name for an IP address.
+        let mut stream = client.enter(|| TcpStream::connect((server_address, PORT))).unwrap();
+        stream.write_all(&client_hello(&identity, "192.0.2.1").unwrap()).unwrap();
+        assert_eq!(stream.read(&mut [0; 1]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        let verdict = watch.stdout.next(PATIENCE).expect("a verdict").text;
+        let verdict: Value = serde_json::from_str(&verdict).unwrap();
+        assert_eq!(verdict.pointer("/tlstrace/verdict"), Some(&"sni_missing".into()), "{verdict:#}");
+        assert_eq!(verdict.pointer("/observer/interface/name"), Some(&"tun0".into()));
+        watch.signal(Signal::SIGINT).unwrap();
+        watch.wait(PATIENCE).unwrap();
+    }
+    client.ip(&["link", "delete", "tun0"]).unwrap();
+    server.ip(&["link", "delete", "tun0"]).unwrap();
+    for wire in wires {
+        wire.join().unwrap();
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_interfaces_of_the_default_routes_of_both_families_are_watched_by_default() {
+    let (host, other) = (Namespace::new().unwrap(), Namespace::new().unwrap());
+    for (name, family) in [("four0", Family::Ipv4), ("six0", Family::Ipv6)] {
+        link(&host, name, &other, name).unwrap();
+        host.configure(name, family.address(79, 1)).unwrap();
+        let version = if family == Family::Ipv4 { "-4" } else { "-6" };
+        let gateway = family.address(79, 2).to_string();
+        host.ip(&[version, "route", "add", "default", "via", &gateway, "dev", name]).unwrap();
+    }
+    link(&host, "none0", &other, "none0").unwrap();
+    assert_eq!(watched(&host, &[]), ["four0", "six0"]);
+    assert_eq!(watched(&host, &["-i", "any"]), ["four0", "none0", "six0"]);
+    assert_eq!(watched(&host, &["-i", "any", "-i", "lo"]), ["four0", "lo", "none0", "six0"]);
+    assert_eq!(watched(&host, &["-i", "s*", "-i", "none0"]), ["none0", "six0"]);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_network_namespace_is_entered_by_process_and_by_file() {
+    let pair = Pair::new().unwrap();
+    let inside = pair.server.command("sleep").arg("60").spawn().unwrap();
+    let inside = Killed(inside);
+    // `nsenter` has become `sleep` when the namespace of its process is the other one.
+    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).unwrap();
+    while namespace(&inside.0.id().to_string()) == namespace("self") {
+        thread::yield_now();
+    }
+    for netns in [inside.0.id().to_string(), pair.server.path().display().to_string()] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tlstrace"));
+        command.args(["watch", "-o", "json", "-i", Pair::SERVER_INTERFACE, "--netns", &netns]);
+        let mut watch = Process::spawn(&mut command).unwrap();
+        watch.stderr.find(START, |line| line.starts_with("watching ")).unwrap();
+        let refused = pair.client.enter(|| TcpStream::connect((Pair::server_address(Family::Ipv4), PORT)));
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        assert!(watch.stdout.next(PATIENCE).unwrap().text.contains("port_closed"));
+    }
+}
+
+/// Names of the interfaces that tlstrace says it watches, in order.
+fn watched(namespace: &Namespace, arguments: &[&str]) -> Vec<String> {
+    let mut command = namespace.command(env!("CARGO_BIN_EXE_tlstrace"));
+    let mut watch = Process::spawn(command.arg("watch").args(arguments)).unwrap();
+    let line = watch.stderr.find(START, |line| line.starts_with("watching ")).unwrap().text;
+    let names = line.strip_prefix("watching ").unwrap().split(" (").next().unwrap();
+    let mut names: Vec<_> = names.split(", ").map(str::to_owned).collect();
+    names.sort();
+    names
+}
+
+/// A tun device named `tun0` (Documentation/networking/tuntap.rst), which lives as long as the file.
+fn tun(namespace: &Namespace) -> io::Result<File> {
+    namespace.enter(|| {
+        // Where the device is opened is where it will be.
+        let file = File::options().read(true).write(true).open("/dev/net/tun")?;
+        // SAFETY: a structure of integers, for which 0 is a value.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        for (to, from) in request.ifr_name.iter_mut().zip(b"tun0") {
+            *to = from.cast_signed();
+        }
+        request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI).try_into().unwrap();
+        // SAFETY: the descriptor is open and the structure lives throughout the call.
+        match unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as _, &raw const request) } {
+            0 => Ok(file),
+            _ => Err(io::Error::last_os_error()),
+        }
+    })
+}
+
+/// Passes on packets until a device is gone.
+fn carry(mut from: File, mut to: File) {
+    let mut packet = vec![0; 65_536];
+    while let Ok(length) = from.read(&mut packet) {
+        if to.write_all(&packet[..length]).is_err() {
+            return;
+        }
+    }
+}
+
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
