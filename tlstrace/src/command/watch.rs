@@ -1,17 +1,17 @@
 //! `tlstrace watch`: live verdicts.
 
-use std::fs;
-use std::io::{self, BufWriter};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd as _;
 
 use anyhow::Context as _;
-use tlstrace_common::skip::{Counter, Totals};
 
 use super::{Exit, engine_settings};
-use crate::capture::health::Counters;
 use crate::capture::{self, Capture, privilege};
-use crate::cli::notice;
 use crate::cli::settings::Watch;
+use crate::cli::{QueuedNotices, notice};
 use crate::engine::Engine;
+use crate::outlet::{self, Outlet};
 use crate::report::Report;
 use crate::run::{self, End, Signals};
 use crate::sink::Observer;
@@ -34,26 +34,34 @@ async fn watch(settings: Watch) -> anyhow::Result<Exit> {
     for note in notes {
         notice(note);
     }
-    let mut out = BufWriter::new(io::stdout().lock());
     match capture.renounce_privileges() {
         Ok(kept) => log::info!("capabilities kept: {:?}", privilege::names(kept)),
         Err(error) => log::warn!("the capabilities that are needed no more could not be given up: {error:#}"),
     }
+    let _queued = QueuedNotices::begin().context("cannot start a thread")?;
+    let mut out = output().context("cannot use standard output")?;
+    let printer = out.monitor();
     let locality = settings.judging.locality;
     let observer = Observer { hostname: hostname(), locality, ..Observer::default() };
     notice(format_args!("watching {}; {}", capture.describe(), settings.filter.describe_ports()));
     let mut report = Report::new(settings.output, settings.filter, observer, &mut out);
 
-    let end = run::run(&mut capture, &mut engine, &mut report, &mut signals, settings.timeout).await?;
+    let end =
+        run::run(&mut capture, &mut engine, &mut report, &printer, &mut signals, settings.timeout).await?;
 
     if end == End::ClosedPipe {
         return Ok(Exit::Done);
     }
-    notice(format_args!("{} on {} connections", report.tally(), engine.counts().connections));
-    notice(summary(&capture.counters()?, engine.counts().evicted, capture.ring.malformed()));
+    let lost = printer.finish(outlet::PATIENCE);
+    let totals = run::totals(&capture, &engine, &lost)?;
+    run::tell_summary(&report, engine.counts().connections, &totals);
+    if let Some(error) = lost.error {
+        notice(format_args!("tlstrace: cannot write to standard output: {error}"));
+        return Ok(Exit::Failed);
+    }
     Ok(match end {
         End::NoInterface => Exit::Failed,
-        _ if report.has_failed() => Exit::FailOn,
+        _ if report.gate().has_failed() => Exit::FailOn,
         End::Signal | End::Timeout | End::Count | End::ClosedPipe => Exit::Done,
     })
 }
@@ -64,20 +72,7 @@ fn hostname() -> Option<String> {
     Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
-/// `10 packets, 8 TCP, 5 candidates for a handshake, 4 events; nothing lost`
-fn summary(counters: &Counters, evicted: u64, malformed: u64) -> String {
-    let Totals { packets, tcp, candidates } = counters.totals();
-    let events = counters.get(Counter::Events);
-    let mut losses: Vec<_> =
-        counters.losses().map(|(counter, count)| format!("{count} {}", counter.text())).collect();
-    if evicted > 0 {
-        losses.push(format!("{evicted} connections forgotten for want of room"));
-    }
-    if malformed > 0 {
-        losses.push(format!("{malformed} events malformed"));
-    }
-    let losses = if losses.is_empty() { "nothing lost".to_owned() } else { losses.join(", ") };
-    format!(
-        "{packets} packets, {tcp} TCP, {candidates} candidates for a handshake, {events} events; {losses}"
-    )
+/// Standard output, written by a thread of its own.
+fn output() -> io::Result<Outlet> {
+    Outlet::new(File::from(io::stdout().as_fd().try_clone_to_owned()?))
 }
