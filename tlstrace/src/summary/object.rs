@@ -1,6 +1,5 @@
 //! A summary for machines: one JSON object, schema `tlstrace-summary/1`. What is unknown is absent.
 
-use serde::ser::SerializeMap as _;
 use serde::{Serialize, Serializer};
 
 use super::{CaptureTotals, EXPIRES_SOON, Incident, Latency, Summary, Table, Tally};
@@ -124,19 +123,13 @@ struct Capture<'a> {
     candidates: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     events: Option<u64>,
-    losses: Losses<'a>,
+    losses: Vec<Loss<'a>>,
 }
 
-struct Losses<'a>(&'a CaptureTotals);
-
-impl Serialize for Losses<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.losses.len()))?;
-        for (reason, count) in &self.0.losses {
-            map.serialize_entry(reason, count)?;
-        }
-        map.end()
-    }
+#[derive(Serialize)]
+struct Loss<'a> {
+    what: &'a str,
+    count: u64,
 }
 
 impl<'a> Line<'a> {
@@ -181,7 +174,7 @@ impl<'a> Line<'a> {
                     tcp: totals.tcp,
                     candidates: totals.candidates,
                     events: totals.events,
-                    losses: Losses(totals),
+                    losses: totals.losses.iter().map(|(what, count)| Loss { what, count: *count }).collect(),
                 }),
             },
         }
