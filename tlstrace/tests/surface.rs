@@ -23,7 +23,7 @@ const FAILING: &[&str] = &[
 
 #[test]
 fn help_is_as_it_was_read_last() {
-    for command in ["", "watch", "replay", "fmt", "explain", "config", "completions", "man"] {
+    for command in ["", "watch", "replay", "fmt", "probe", "explain", "config", "completions", "man"] {
         let output = tlstrace(&[&[command][usize::from(command.is_empty())..], &["--help"]].concat());
         insta::assert_snapshot!(format!("help_{command}"), stdout(&output));
     }
@@ -62,6 +62,24 @@ fn repeats_fold_in_text_and_never_in_json() {
     assert!(folded.contains("×2 in "), "{folded}");
     assert_eq!(stdout(&replay(&[], &twice)).lines().count(), 3);
     assert_eq!(stdout(&replay(&["--fold", "always", "-o", "json"], &twice)).lines().count(), 3);
+}
+
+#[test]
+fn a_terminal_gets_colours_folds_and_lines_of_its_width() {
+    let mut script = Command::new("script");
+    let line = format!(
+        "stty cols 100; {0} replay {1} {1} {1} 2>&1",
+        env!("CARGO_BIN_EXE_tlstrace"),
+        directory().join("closed_port.pcap").display()
+    );
+    // script(1) gives the command a terminal of its own.
+    let output = script.args(["-qec", &line, "/dev/null"]).stdin(Stdio::null()).output().unwrap();
+    let text = stdout(&output);
+    assert!(text.contains("\u{1b}[31m") && text.contains("×2 in "), "{text}");
+    let verdicts = text.lines().filter(|line| line.contains("127.0.0.1:7402") || line.starts_with("    "));
+    assert!(verdicts.clone().count() >= 3, "{text}");
+    let plain = |line: &str| line.replace("\u{1b}[", "").trim_end().chars().count();
+    assert!(verdicts.clone().all(|line| plain(line) <= 100 + 20), "{text}");
 }
 
 #[test]

@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer};
 
 use super::args::{
-    AttachArg, FilterArgs, OutputArgs, RedactArg, SourceArgs, StyleArgs, SummaryArg, TimeArg, WatchArgs,
-    WhenArg,
+    AttachArg, FilterArgs, JudgeArgs, OutputArgs, RedactArg, SourceArgs, StyleArgs, SummaryArg, TimeArg,
+    WatchArgs, WhenArg,
 };
 use crate::sink::SINKS;
 
@@ -32,8 +32,16 @@ pub enum ConfigError {
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     source: Source,
+    judging: Judging,
     output: Output,
     filter: Filter,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+struct Judging {
+    ca_file: Option<PathBuf>,
+    local: Option<Vec<String>>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -114,8 +122,9 @@ impl Config {
 
     /// Sets what `given`, the command line, does not.
     pub fn apply(self, args: &mut WatchArgs, given: &ArgMatches) {
-        let Self { source, output, filter } = self;
+        let Self { source, judging, output, filter } = self;
         source.apply(&mut args.source, given);
+        judging.apply(&mut args.judge, given);
         output.apply(&mut args.output, given);
         filter.apply(&mut args.filter, given);
     }
@@ -138,6 +147,14 @@ impl Source {
         set(&mut args.netns, netns, "netns", given);
         set(&mut args.timeout, timeout, "timeout", given);
         set(&mut args.ring_size, ring_size, "ring_size", given);
+    }
+}
+
+impl Judging {
+    fn apply(self, args: &mut JudgeArgs, given: &ArgMatches) {
+        let Self { ca_file, local } = self;
+        set(&mut args.ca_file, ca_file, "ca_file", given);
+        set(&mut args.local, local, "local", given);
     }
 }
 

@@ -10,8 +10,8 @@ use clap::CommandFactory as _;
 use clap::error::ErrorKind;
 
 use super::args::{
-    Args, AttachArg, FilterArgs, FmtArgs, JudgeArgs, OutputArgs, RedactArg, ReplayArgs, SourceArgs, StyleArgs,
-    SummaryArg, TimeArg, WatchArgs, WhenArg,
+    Args, AttachArg, FilterArgs, FmtArgs, JudgeArgs, OutputArgs, RedactArg, ReplayArgs, SourceArgs,
+    StyleArgs, SummaryArg, TimeArg, WatchArgs, WhenArg,
 };
 use super::glob::Glob;
 use super::values;
@@ -410,6 +410,7 @@ mod tests {
             summary: "".into(),
             connection: None,
             revision: 0,
+            replaces: None,
             ja4: None,
             certificate: None,
             handshake: None,

@@ -14,8 +14,8 @@ use crate::cli::notice;
 use crate::cli::settings::Fmt;
 use crate::entry::{Details, Entry, Saved};
 use crate::report::Gate;
-use crate::sink::Text;
 use crate::sink::Clean;
+use crate::sink::Text;
 
 /// Longest line that is read as JSON; of a longer one every part passes through.
 const MAX_LINE: u64 = 1 << 20;

@@ -42,6 +42,8 @@ pub struct Entry<'a> {
     pub connection: Option<ConnectionId>,
     /// Counts verdicts about the same connection, from 0.
     pub revision: u32,
+    /// The id of the verdict that this one replaces, if it revises one.
+    pub replaces: Option<Cow<'a, str>>,
     /// Of the client, where the handshake failed: what succeeds is not fingerprinted for this.
     pub ja4: Option<Cow<'a, str>>,
     /// The leaf that the server presented in the clear.
@@ -96,6 +98,7 @@ impl<'a> Entry<'a> {
             summary: (&*verdict.summary).into(),
             connection: Some(facts.connection),
             revision: verdict.revision,
+            replaces: verdict.replaces.map(Cow::from),
             ja4: hello.map(|hello| fingerprint::ja4(hello).into()),
             certificate: leaf
                 .map(|leaf| Leaf { subject: (&*leaf.subject).into(), not_after: leaf.not_after }),

@@ -105,6 +105,7 @@ struct Trace {
     connection_id: Option<String>,
     #[serde(default)]
     revision: u32,
+    replaces: Option<String>,
     #[serde(default)]
     timings_us: Timings,
 }
@@ -170,6 +171,7 @@ impl Line {
                 .and_then(|id| u64::from_str_radix(&id, 16).ok())
                 .map(ConnectionId),
             revision: self.tlstrace.revision,
+            replaces: self.tlstrace.replaces.map(Cow::from),
             ja4: self.tls.client.ja4.filter(|_| is_failure).map(Cow::from),
             certificate: self.tls.server.and_then(|server| {
                 let not_after = Timestamp::parse(&server.not_after?)?.as_secs().cast_signed();

@@ -196,8 +196,11 @@ impl Row {
         if entry.confidence != Confidence::Observed {
             remarks.push(entry.confidence.to_string());
         }
-        if entry.revision > 0 {
-            remarks.push(format!("revision {}", entry.revision));
+        match &entry.replaces {
+            Some(id) if *id == entry.verdict => remarks.push("revised: better informed".to_owned()),
+            Some(id) => remarks.push(format!("revised: was {}", Clean(id))),
+            None if entry.revision > 0 => remarks.push("revised".to_owned()),
+            None => {}
         }
         Self {
             at: entry.time,
@@ -310,6 +313,7 @@ mod tests {
                 .into(),
             connection: None,
             revision: 0,
+            replaces: None,
             ja4: None,
             certificate: None,
             handshake: None,
@@ -337,6 +341,7 @@ mod tests {
             server_name: Some("api.example.com".into()),
             ended_by: None,
             revision: 1,
+            replaces: Some("undetermined".into()),
             summary: "It was completed.".into(),
             ..entry(Duration::from_millis(1_500))
         };

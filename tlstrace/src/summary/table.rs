@@ -138,6 +138,7 @@ impl Tally {
 
     fn add(&mut self, seen: &Seen<'_>) {
         self.handshakes += 1;
+        self.first_seen = self.first_seen.min(seen.time);
         self.last_seen = self.last_seen.max(seen.time);
         if let Some(handshake) = seen.handshake {
             self.latency.get_or_insert_default().add(handshake);
@@ -147,7 +148,7 @@ impl Tally {
             Class::Neither => {}
             Class::Failure => {
                 self.failures += 1;
-                self.first_failure.get_or_insert(seen.time);
+                self.first_failure = Some(self.first_failure.map_or(seen.time, |first| first.min(seen.time)));
                 self.last_failure = Some(self.last_failure.map_or(seen.time, |last| last.max(seen.time)));
                 if let Some((_, count)) = self.kinds.iter_mut().find(|(kind, _)| kind == seen.verdict) {
                     *count += 1;

@@ -24,6 +24,7 @@ fn failure(verdict: &'static str, seconds: u64, client: [u8; 4]) -> Entry<'stati
         summary: "It failed.".into(),
         connection: None,
         revision: 0,
+        replaces: None,
         ja4: Some("t12i030300_aaaaaaaaaaaa_bbbbbbbbbbbb".into()),
         certificate: None,
         handshake: None,
@@ -89,7 +90,7 @@ fn a_single_failure_takes_two_lines() {
     assert_eq!(
         Text { summary: &summary, offset: 3600 }.to_string(),
         "1 of 1 handshakes failed (100.0 %), 11:00:00 to 11:00:00\n  \
-         1 of 1 failures: sni_missing, one JA4, from 10.8.0.1, to 10.4.0.9:8443, since 11:00:00, last at 11:00:00\n"
+         1 of 1 failures: sni_missing, one JA4, from 10.8.0.1, to 10.4.0.9:8443, at 11:00:00\n"
     );
 }
 

@@ -59,6 +59,9 @@ impl Text<'_> {
         let all = self.summary.failures();
         write!(f, "  {} of {all} failures: {}", incident.failures, Clean(&incident.verdict))?;
         incident.in_common().iter().try_for_each(|phrase| write!(f, ", {}", Clean(phrase)))?;
+        if incident.failures == 1 {
+            return writeln!(f, ", at {}", self.time(incident.last));
+        }
         writeln!(f, ", since {}, last at {}", self.time(incident.first), self.time(incident.last))
     }
 

@@ -12,6 +12,7 @@ mod harness;
 mod live;
 mod live_replay;
 mod namespaces;
+mod output;
 mod peers;
 mod privacy;
 mod probe;
