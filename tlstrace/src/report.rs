@@ -1,46 +1,61 @@
-//! From verdicts to lines: which are printed, through which sink, and how many there were of each.
+//! From verdicts to lines: which are printed, through which sink, and what all of them together say.
 //!
-//! `watch` and `replay` share it.
+//! `watch` and `replay` share [`Report`]; [`Gate`] is what they have in common with those who bring entries of
+//! their own.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Write};
 use std::net::IpAddr;
 
-use crate::cli::settings::{Filter, Output, Subject};
-use crate::sink::{Observer, Sink};
+use crate::cli::settings::{Filter, Output, SummaryFormat};
+use crate::engine::timestamp::Timestamp;
+use crate::entry::Entry;
+use crate::sink::{Observer, Sink, TimeFormat};
+use crate::summary::{CaptureTotals, Object, Summary, Text};
 use crate::verdict::{Severity, Verdict};
 
 /// Most interface names that are remembered.
 const MAX_NAMES: usize = 4096;
+/// Most verdict ids that are counted one by one.
+const MAX_IDS: usize = 512;
 
 /// Prints verdicts and keeps count of them.
 pub struct Report<'a> {
-    output: Output,
-    filter: Filter,
+    gate: Gate,
     observer: Observer,
     sink: Box<dyn Sink>,
     out: &'a mut dyn Write,
+    /// What the sink wrote; goes out in one piece.
+    lines: Vec<u8>,
+}
+
+/// Decides which entries are printed, and counts all that are meant.
+#[derive(Debug)]
+pub struct Gate {
+    output: Output,
+    filter: Filter,
     printed: u64,
     has_failed: bool,
     tally: Tally,
+    summary: Summary,
 }
 
 /// How many verdicts there were, by their id.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Tally {
-    printed: BTreeMap<&'static str, u64>,
+    printed: BTreeMap<String, u64>,
     /// Left out for want of `--all`.
-    hidden: BTreeMap<&'static str, u64>,
+    hidden: BTreeMap<String, u64>,
     /// Left out by a filter.
     filtered: u64,
 }
 
 impl<'a> Report<'a> {
-    /// Prints to `out`, which should have a buffer: lines are flushed by [`Report::flush`].
+    /// Prints to `out`. Each verdict is one call of [`Write::write_all`]; [`Report::flush`] hands on.
     pub fn new(output: Output, filter: Filter, observer: Observer, out: &'a mut dyn Write) -> Self {
         let sink = (output.sink)(output.style);
-        Self { output, filter, observer, sink, out, printed: 0, has_failed: false, tally: Tally::default() }
+        Self { gate: Gate::new(output, filter), observer, sink, out, lines: Vec::new() }
     }
 
     /// Remembers the name of an interface, for verdicts on connections that were seen there.
@@ -60,28 +75,91 @@ impl<'a> Report<'a> {
 
     /// Prints the verdict, if it is meant and there is one more to print.
     pub fn publish(&mut self, verdict: &Verdict) -> io::Result<()> {
-        if self.is_full() {
+        let entry = Entry::of(verdict);
+        if !self.gate.accepts(&entry) {
             return Ok(());
         }
-        let server_name = verdict.facts.server_name();
-        let subject = Subject::of(verdict, server_name.as_deref());
-        if !self.filter.accepts(&subject) {
-            self.tally.filtered += 1;
+        let redaction = &self.gate.output.redaction;
+        let redacted = (!redaction.is_empty()).then(|| redaction.apply(verdict));
+        let (verdict, entry) = match &redacted {
+            Some(redacted) => (redacted, Entry::of(redacted)),
+            None => (verdict, entry),
+        };
+        if !self.gate.admits(&entry) {
             return Ok(());
         }
-        self.has_failed |= self.output.fails_on(&subject);
-        if verdict.severity == Severity::Info && !self.output.all && !self.filter.names_verdicts() {
-            *self.tally.hidden.entry(verdict.id).or_default() += 1;
-            return Ok(());
-        }
-        *self.tally.printed.entry(verdict.id).or_default() += 1;
-        self.printed += 1;
-        self.sink.emit(verdict, &self.observer, self.out)
+        self.lines.clear();
+        self.sink.emit(verdict, &self.observer, &mut self.lines)?;
+        self.hand_on()
+    }
+
+    /// When [`Report::advance_to`] will have something to print.
+    pub fn deadline(&self) -> Option<Timestamp> {
+        self.sink.deadline()
+    }
+
+    /// Prints what was kept back until `now`.
+    pub fn advance_to(&mut self, now: Timestamp) -> io::Result<()> {
+        self.lines.clear();
+        self.sink.advance_to(now, &mut self.lines)?;
+        self.hand_on()
+    }
+
+    /// Prints what was kept back, and the summary if it is to be data.
+    pub fn finish(&mut self, capture: Option<&CaptureTotals>) -> io::Result<()> {
+        self.lines.clear();
+        self.sink.finish(&mut self.lines)?;
+        self.hand_on()?;
+        self.summarise(capture)?;
+        self.flush()
+    }
+
+    /// Prints the summary so far, if it is to be data.
+    pub fn summarise(&mut self, capture: Option<&CaptureTotals>) -> io::Result<()> {
+        self.lines.clear();
+        self.gate.write_summary(capture, self.observer.hostname.as_deref(), &mut self.lines)?;
+        self.hand_on()
     }
 
     /// Hands on what was printed so far.
     pub fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
+    }
+
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    fn hand_on(&mut self) -> io::Result<()> {
+        if self.lines.is_empty() { Ok(()) } else { self.out.write_all(&self.lines) }
+    }
+}
+
+impl Gate {
+    pub fn new(output: Output, filter: Filter) -> Self {
+        let (tally, summary) = (Tally::default(), Summary::default());
+        Self { output, filter, printed: 0, has_failed: false, tally, summary }
+    }
+
+    /// Whether the filters accept it and there is one more to print. To be asked before anything is redacted.
+    pub fn accepts(&mut self, entry: &Entry<'_>) -> bool {
+        if self.is_full() {
+            return false;
+        }
+        let accepted = self.filter.accepts(entry);
+        self.tally.filtered += u64::from(!accepted);
+        accepted
+    }
+
+    /// Counts an entry that was accepted; says whether it is printed.
+    pub fn admits(&mut self, entry: &Entry<'_>) -> bool {
+        self.has_failed |= self.output.fails_on(entry);
+        self.summary.add(entry);
+        let is_hidden = entry.severity == Severity::Info && !self.output.all && !self.filter.names_verdicts();
+        let counts = if is_hidden { &mut self.tally.hidden } else { &mut self.tally.printed };
+        count(counts, &entry.verdict);
+        self.printed += u64::from(!is_hidden);
+        !is_hidden
     }
 
     /// Whether as many verdicts were printed as were asked for.
@@ -97,27 +175,77 @@ impl<'a> Report<'a> {
     pub fn tally(&self) -> &Tally {
         &self.tally
     }
+
+    /// What all accepted verdicts together say.
+    pub fn summary(&self) -> &Summary {
+        &self.summary
+    }
+
+    /// The summary for people, in lines; nothing if it is not wanted.
+    pub fn summary_text(&self) -> String {
+        if self.output.summary == SummaryFormat::None {
+            return String::new();
+        }
+        let offset = match self.output.style.time {
+            TimeFormat::Local { offset } => offset,
+            TimeFormat::Utc | TimeFormat::Relative => 0,
+        };
+        Text { summary: &self.summary, offset }.to_string()
+    }
+
+    /// Writes the summary as a JSON line, if that is wanted.
+    pub fn write_summary(
+        &self,
+        capture: Option<&CaptureTotals>,
+        hostname: Option<&str>,
+        out: &mut Vec<u8>,
+    ) -> io::Result<()> {
+        if self.output.summary == SummaryFormat::Json {
+            serde_json::to_writer(&mut *out, &Object { summary: &self.summary, capture, hostname })?;
+            out.push(b'\n');
+        }
+        Ok(())
+    }
+}
+
+impl Tally {
+    /// Verdicts that were left out for want of `--all`: `8 ok, 2 no_tls`; `None` if there were none.
+    pub fn hidden(&self) -> Option<String> {
+        (!self.hidden.is_empty()).then(|| list(&self.hidden))
+    }
 }
 
 impl fmt::Display for Tally {
     /// `4 verdicts (3 sni_missing, 1 port_closed), not shown without --all: 8 ok`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let list = |counts: &BTreeMap<&'static str, u64>| {
-            let mut counts: Vec<_> = counts.iter().collect();
-            counts.sort_by_key(|(id, count)| (std::cmp::Reverse(**count), **id));
-            counts.into_iter().map(|(id, count)| format!("{count} {id}")).collect::<Vec<_>>().join(", ")
-        };
         match self.printed.values().sum::<u64>() {
             0 => f.write_str("no verdict")?,
             1 => write!(f, "1 verdict ({})", list(&self.printed))?,
             many => write!(f, "{many} verdicts ({})", list(&self.printed))?,
         }
-        if !self.hidden.is_empty() {
-            write!(f, ", not shown without --all: {}", list(&self.hidden))?;
+        if let Some(hidden) = self.hidden() {
+            write!(f, ", not shown without --all: {hidden}")?;
         }
         if self.filtered > 0 {
             write!(f, ", {} left out by filters", self.filtered)?;
         }
         Ok(())
     }
+}
+
+fn count(counts: &mut BTreeMap<String, u64>, id: &str) {
+    if let Some(count) = counts.get_mut(id) {
+        *count += 1;
+    } else {
+        // Saved lines may bring any text as an id.
+        let id = if counts.len() < MAX_IDS { id } else { "other" };
+        *counts.entry(id.to_owned()).or_default() += 1;
+    }
+}
+
+fn list(counts: &BTreeMap<String, u64>) -> String {
+    let mut counts: Vec<_> = counts.iter().collect();
+    counts.sort_by_key(|(id, count)| (std::cmp::Reverse(**count), *id));
+    let shown = counts.into_iter().map(|(id, count)| format!("{count} {}", crate::sink::Clean(id)));
+    shown.collect::<Vec<_>>().join(", ")
 }

@@ -21,7 +21,9 @@ use crate::capture::{Capture, Wake};
 use crate::cli::notice;
 use crate::engine::timestamp::Timestamp;
 use crate::engine::{Engine, Output};
+use crate::outlet::{Lost, Monitor};
 use crate::report::Report;
+use crate::summary::CaptureTotals;
 
 /// How long the data of connections that began before us is looked at.
 const WARM_UP: Duration = Duration::from_mins(1);
@@ -43,11 +45,19 @@ pub enum End {
     NoInterface,
 }
 
-/// Signals that end the program in good order.
+/// Signals that end the program in good order, and the one that asks how things are.
 pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hang_up: Signal,
+    user: Signal,
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Request {
+    End,
+    Summary,
 }
 
 impl Signals {
@@ -58,23 +68,28 @@ impl Signals {
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,
             hang_up: listen(SignalKind::hangup())?,
+            user: listen(SignalKind::user_defined1())?,
         })
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> Request {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = self.hang_up.recv() => {}
+            _ = self.interrupt.recv() => Request::End,
+            _ = self.terminate.recv() => Request::End,
+            _ = self.hang_up.recv() => Request::End,
+            _ = self.user.recv() => Request::Summary,
         }
     }
 }
 
-/// Runs until something ends it; then detaches, and judges what was left open.
+/// Runs until something ends it; then detaches, judges what was left open, and prints what was kept back.
+///
+/// `printer` watches over what `report` prints to.
 pub async fn run(
     capture: &mut Capture,
     engine: &mut Engine,
     report: &mut Report<'_>,
+    printer: &Monitor,
     signals: &mut Signals,
     timeout: Option<Duration>,
 ) -> anyhow::Result<End> {
@@ -85,17 +100,42 @@ pub async fn run(
     let clock = Clock::start();
     let start = clock.now();
     let turnover = Turnover::default();
-    let mut live = Live { capture, engine, report, clock, start, warm_up: Some(WARM_UP), turnover };
+    let warm_up = Some(WARM_UP);
+    let mut live = Live { capture, engine, report, printer, clock, start, warm_up, turnover };
     let end = live.until_end(signals, timeout).await;
     live.capture.detach();
-    let end = match end {
-        Ok(end @ (End::Signal | End::Timeout | End::NoInterface)) => live.conclude().map(|()| end),
-        end => end,
-    };
+    let end = end.and_then(|end| live.conclude(end).map(|()| end));
     match end {
         Err(error) if is_closed_pipe(&error) => Ok(End::ClosedPipe),
         end => end,
     }
+}
+
+/// What was captured and what was missed, from the programs to the output.
+pub fn totals(capture: &Capture, engine: &Engine, lost: &Lost) -> anyhow::Result<CaptureTotals> {
+    let mut totals = CaptureTotals::from(&conditions(capture, engine)?);
+    let unprinted = [
+        ("verdicts not printed: standard output was not read fast enough", lost.no_room),
+        ("verdicts not printed: standard output could not be written", lost.failed),
+    ];
+    let unprinted = unprinted.into_iter().filter(|(_, count)| *count > 0);
+    totals.losses.extend(unprinted.map(|(text, count)| (text.into(), count)));
+    Ok(totals)
+}
+
+/// What was seen and missed so far.
+fn conditions(capture: &Capture, engine: &Engine) -> anyhow::Result<Conditions> {
+    Ok(Conditions { counters: capture.counters()?, engine: engine.counts(), malformed: capture.ring.malformed() })
+}
+
+/// Tells the user what all verdicts together say.
+pub fn tell_summary(report: &Report<'_>, connections: u64, totals: &CaptureTotals) {
+    notice(format_args!("{} on {connections} connections", report.gate().tally()));
+    let text = report.gate().summary_text();
+    if !text.is_empty() {
+        notice(text.trim_end());
+    }
+    notice(totals);
 }
 
 /// Shortest sleep until a deadline of the engine's: the runtime's timers count milliseconds.
@@ -105,6 +145,7 @@ struct Live<'a, 'w> {
     capture: &'a mut Capture,
     engine: &'a mut Engine,
     report: &'a mut Report<'w>,
+    printer: &'a Monitor,
     clock: Clock,
     start: Timestamp,
     /// When, since the start, connections that began before us are left alone. `None`: they are.
@@ -117,19 +158,24 @@ impl Live<'_, '_> {
         let mut health = Health::default();
         let mut pace = Pace::default();
         let mut looked = Duration::ZERO;
+        let mut output = OutputHealth::default();
         let timeout = time::sleep(timeout.unwrap_or(Duration::MAX));
         tokio::pin!(timeout);
         let mut second = time::interval(clock::RESYNCHRONISE_EVERY);
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let wait = pace.after_drain(self.step()?);
-            if self.report.is_full() {
+            if self.report.gate().is_full() {
                 return Ok(End::Count);
             }
-            let due = self.engine.poll_timeout().map(|due| due.since(self.clock.now()).max(SHORTEST));
+            let due = [self.engine.poll_timeout(), self.report.deadline()].into_iter().flatten().min();
+            let due = due.map(|due| due.since(self.clock.now()).max(SHORTEST));
             tokio::select! {
                 biased;
-                () = signals.next() => return Ok(End::Signal),
+                request = signals.next() => match request {
+                    Request::End => return Ok(End::Signal),
+                    Request::Summary => self.sum_up()?,
+                },
                 () = &mut timeout => return Ok(End::Timeout),
                 _ = second.tick() => {
                     self.clock.resynchronise();
@@ -143,12 +189,11 @@ impl Live<'_, '_> {
                         looked = now;
                         // No message tells of an address that comes later, as DHCP's do.
                         self.report.set_local_addresses(addresses::list()?);
-                        let conditions = Conditions {
-                            counters: self.capture.counters()?,
-                            engine: self.engine.counts(),
-                            malformed: self.capture.ring.malformed(),
-                        };
+                        let conditions = conditions(self.capture, self.engine)?;
                         for line in health.look(now, &conditions, || self.capture.surroundings()) {
+                            notice(line);
+                        }
+                        for line in output.look(now, self.printer.lost(), self.report) {
                             notice(line);
                         }
                     }
@@ -190,17 +235,28 @@ impl Live<'_, '_> {
         }
         engine.advance_to(horizon);
         publish(engine, report)?;
+        report.advance_to(horizon)?;
         report.flush()?;
         Ok(taken)
     }
 
-    /// After the hooks are gone: what is still in the ring, and what never came to an end.
-    fn conclude(&mut self) -> anyhow::Result<()> {
-        while self.step()? > 0 {}
-        self.engine.finish();
-        publish(self.engine, self.report)?;
-        self.report.flush()?;
-        Ok(())
+    /// After the hooks are gone: what is still in the ring, what never came to an end, and what was kept back.
+    fn conclude(&mut self, end: End) -> anyhow::Result<()> {
+        if end != End::Count {
+            while self.step()? > 0 {}
+            self.engine.finish();
+            publish(self.engine, self.report)?;
+        }
+        let totals = totals(self.capture, self.engine, &self.printer.lost())?;
+        Ok(self.report.finish(Some(&totals))?)
+    }
+
+    /// Says how things are.
+    fn sum_up(&mut self) -> anyhow::Result<()> {
+        let totals = totals(self.capture, self.engine, &self.printer.lost())?;
+        tell_summary(self.report, self.engine.counts().connections, &totals);
+        self.report.summarise(Some(&totals))?;
+        Ok(self.report.flush()?)
     }
 
     /// Since the start.
@@ -230,6 +286,41 @@ impl Live<'_, '_> {
         }
         self.report.set_local_addresses(addresses::list()?);
         Ok(())
+    }
+}
+
+/// Decides what is worth a line on stderr about what is printed, and what is not.
+#[derive(Debug, Default)]
+struct OutputHealth {
+    lost: Lost,
+    hidden: Option<String>,
+    /// When the next line about what is hidden is due, since the start.
+    next: Duration,
+}
+
+impl OutputHealth {
+    /// Counts of what is not shown come with the first, and then once a minute if they change.
+    const EVERY: Duration = Duration::from_mins(1);
+
+    fn look(&mut self, now: Duration, lost: Lost, report: &Report<'_>) -> Vec<String> {
+        let mut lines = Vec::new();
+        let new = lost.no_room - self.lost.no_room;
+        if new > 0 {
+            lines.push(format!("{new} verdicts were not printed: standard output is not read fast enough"));
+        }
+        let new = lost.failed - self.lost.failed;
+        if new > 0 {
+            let error = lost.error.as_deref().unwrap_or("it failed");
+            lines.push(format!("{new} verdicts were not printed: cannot write to standard output: {error}"));
+        }
+        self.lost = lost;
+        let hidden = report.gate().tally().hidden();
+        if hidden != self.hidden && now >= self.next {
+            lines.extend(hidden.iter().map(|hidden| format!("not shown without --all, so far: {hidden}")));
+            self.hidden = hidden;
+            self.next = now + Self::EVERY;
+        }
+        lines
     }
 }
 

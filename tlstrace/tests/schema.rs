@@ -19,7 +19,9 @@ use std::process::Command;
 
 use serde_json::{Map, Value};
 use tlstrace::engine::{Engine, Output, Settings};
+use tlstrace::entry::Saved;
 use tlstrace::sink::{Observer, SINKS, Style};
+use tlstrace::summary::{CaptureTotals, Object, Summary};
 use tlstrace::verdict::rules;
 use wire::{Player, Variation};
 
@@ -28,7 +30,7 @@ fn every_line_is_valid_and_all_that_the_schema_names_is_printed() {
     let schema = Schema::read();
     let mut seen = BTreeSet::new();
     let scenarios = files("scenarios", &["toml"]);
-    for line in replay_captures().into_iter().chain(scenarios.iter().flat_map(|path| play(path))) {
+    for line in replay_captures("json").into_iter().chain(scenarios.iter().flat_map(|path| play(path))) {
         assert_eq!(schema.problems(&line), Vec::<String>::new(), "{line}");
         names(&line, &mut seen);
     }
@@ -39,6 +41,40 @@ fn every_line_is_valid_and_all_that_the_schema_names_is_printed() {
 
 /// Properties that neither a capture nor a scenario shows.
 const RARE: &[&str] = &["problems", "signature_algorithms_cert"];
+
+#[test]
+fn a_line_for_cloud_logging_is_a_valid_line_with_fields_of_its_own() {
+    let schema = Schema::read();
+    for mut line in replay_captures("gcp") {
+        let fields = line.as_object_mut().unwrap();
+        for name in ["severity", "message", "time"] {
+            assert!(fields.remove(name).is_some_and(|value| value.is_string()), "{name}");
+        }
+        fields.retain(|name, _| !name.starts_with("logging.googleapis.com/"));
+        assert_eq!(schema.problems(&line), Vec::<String>::new(), "{line}");
+    }
+}
+
+#[test]
+fn a_summary_is_valid_and_shows_all_that_its_schema_names() {
+    let schema = Schema::read_from("tlstrace-summary-1.json");
+    let mut summary = Summary::default();
+    let lines = replay_captures("json");
+    for line in &lines {
+        let Ok(Saved::Verdict(saved)) = Saved::parse(line.to_string().as_bytes()) else { panic!("{line}") };
+        summary.add(&saved.0);
+    }
+    let losses = vec![("events lost".into(), 1)];
+    let totals = CaptureTotals { candidates: Some(1), events: Some(1), losses, ..CaptureTotals::default() };
+    let object = Object { summary: &summary, capture: Some(&totals), hostname: Some("node-1") };
+    let object = serde_json::to_value(object).unwrap();
+    assert_eq!(schema.problems(&object), Vec::<String>::new(), "{object:#}");
+    let mut seen = BTreeSet::new();
+    names(&object, &mut seen);
+    let mut unused = schema.properties();
+    unused.retain(|name| !seen.contains(name));
+    assert!(unused.is_empty(), "the summary shows no {unused:?}");
+}
 
 #[test]
 fn the_verdicts_of_the_schema_are_those_of_the_registry() {
@@ -61,6 +97,7 @@ fn every_object_of_the_schema_is_closed() {
         }
     }
     check(&Schema::read().0);
+    check(&Schema::read_from("tlstrace-summary-1.json").0);
 }
 
 #[test]
@@ -86,9 +123,9 @@ fn a_line_that_drifts_is_noticed() {
 }
 
 /// What the command prints about the captures.
-fn replay_captures() -> Vec<Value> {
+fn replay_captures(format: &str) -> Vec<Value> {
     let output = Command::new(env!("CARGO_BIN_EXE_tlstrace"))
-        .args(["replay", "--all", "-o", "json"])
+        .args(["replay", "--all", "-o", format])
         .args(files("captures", &["pcap", "pcapng"]))
         .output()
         .unwrap();
@@ -146,7 +183,11 @@ struct Schema(Value);
 
 impl Schema {
     fn read() -> Self {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema/tlstrace-1.json");
+        Self::read_from("tlstrace-1.json")
+    }
+
+    fn read_from(name: &str) -> Self {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema").join(name);
         Self(serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap())
     }
 

@@ -1,12 +1,12 @@
 //! What the programs saw, ignored and lost, and when the user must be told.
 
-use std::fmt;
 use std::time::Duration;
 
 use aya::maps::{MapData, MapError, PerCpuArray};
 use tlstrace_common::skip::{Counter, Totals};
 
 use crate::engine::Counts;
+use crate::summary::CaptureTotals;
 
 /// How often to look.
 pub const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -63,20 +63,19 @@ impl Conditions {
         self.engine.segments - self.engine.unfollowed.min(self.engine.segments)
     }
 
-    /// Everything that was missed, as phrases.
-    fn losses(&self) -> Vec<String> {
-        let kernel = self.counters.losses().map(|(counter, count)| format!("{count} {}", counter.text()));
+    /// Everything that was missed: in words, and how often.
+    pub fn losses(&self) -> Vec<(&'static str, u64)> {
+        let kernel = self.counters.losses().map(|(counter, count)| (counter.text(), count));
         let rest = [
-            (self.engine.evicted, "connections forgotten for want of room"),
-            (self.engine.one_way, "connections seen in one direction only"),
-            (self.malformed, "events malformed"),
+            ("connections forgotten for want of room", self.engine.evicted),
+            ("connections seen in one direction only", self.engine.one_way),
+            ("events malformed", self.malformed),
         ];
-        let rest = rest.into_iter().filter(|(count, _)| *count > 0);
-        kernel.chain(rest.map(|(count, what)| format!("{count} {what}"))).collect()
+        kernel.chain(rest.into_iter().filter(|(_, count)| *count > 0)).collect()
     }
 
-    /// Packets that may have mattered and were not read, as phrases.
-    fn unread(&self) -> Vec<String> {
+    /// Packets that may have mattered and were not read: in words, and how many.
+    pub fn unread(&self) -> Vec<(&'static str, u64)> {
         let unread = [
             Counter::Fragment,
             Counter::Truncated,
@@ -84,28 +83,23 @@ impl Conditions {
             Counter::TooManyExtensionHeaders,
             Counter::Quic,
         ];
-        let counts = unread.map(|counter| (self.counters.get(counter), counter));
-        let counts = counts.into_iter().filter(|(count, _)| *count > 0);
-        counts.map(|(count, counter)| format!("{count} {}", counter.text())).collect()
+        let counts = unread.map(|counter| (counter.text(), self.counters.get(counter)));
+        counts.into_iter().filter(|(_, count)| *count > 0).collect()
     }
 }
 
-impl fmt::Display for Conditions {
-    /// `10 packets, 8 TCP, 5 candidates for a handshake, 4 events; nothing lost; not read: 2 IP fragments`
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Totals { packets, tcp, candidates } = self.counters.totals();
-        let events = self.counters.get(Counter::Events);
-        write!(
-            f,
-            "{packets} packets, {tcp} TCP, {candidates} candidates for a handshake, {events} events; "
-        )?;
-        let losses = self.losses();
-        f.write_str(&if losses.is_empty() { "nothing lost".to_owned() } else { losses.join(", ") })?;
-        let unread = self.unread();
-        if !unread.is_empty() {
-            write!(f, "; not read: {}", unread.join(", "))?;
+impl From<&Conditions> for CaptureTotals {
+    fn from(conditions: &Conditions) -> Self {
+        let Totals { packets, tcp, candidates } = conditions.counters.totals();
+        let owned = |(text, count): (&'static str, u64)| (text.into(), count);
+        Self {
+            packets,
+            tcp,
+            candidates: Some(candidates),
+            events: Some(conditions.counters.get(Counter::Events)),
+            losses: conditions.losses().into_iter().map(owned).collect(),
+            unread: conditions.unread().into_iter().map(owned).collect(),
         }
-        Ok(())
     }
 }
 
@@ -251,7 +245,8 @@ impl Silence {
         } else {
             "no handshake is under way".to_owned()
         };
-        format!("nothing seen for {} s: {reason} (since the start: {conditions})", self.quiet.as_secs())
+        let totals = CaptureTotals::from(conditions);
+        format!("nothing seen for {} s: {reason} (since the start: {totals})", self.quiet.as_secs())
     }
 }
 
@@ -364,11 +359,11 @@ mod tests {
 
     #[test]
     fn the_sum_says_what_was_lost_and_what_was_not_read() {
-        assert!(conditions(&[]).to_string().ends_with("; nothing lost"));
+        assert!(CaptureTotals::from(&conditions(&[])).to_string().ends_with("; nothing lost"));
         let mut all = conditions(&[(Counter::Selected, 4), (Counter::RingFull, 1), (Counter::Fragment, 2)]);
         all.engine.one_way = 3;
         assert_eq!(
-            all.to_string(),
+            CaptureTotals::from(&all).to_string(),
             "6 packets, 4 TCP, 4 candidates for a handshake, 0 events; 1 events lost: the ring buffer was full, \
              3 connections seen in one direction only; not read: 2 IP fragments"
         );

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 use super::probe::ProbeArgs;
 use crate::sink::SINKS;
@@ -33,6 +34,17 @@ pub enum Command {
     /// join the parts of a rotated capture first (`mergecap`).
     #[command(after_help = EXIT_CODES)]
     Replay(ReplayArgs),
+    /// Print saved JSON lines as text, whatever stands before them (`kubectl logs … | tlstrace fmt`).
+    ///
+    /// Lines that are not of tlstrace pass through. The filters choose which verdicts are printed.
+    #[command(after_help = EXIT_CODES)]
+    Fmt(FmtArgs),
+    /// Print the defaults as a configuration file, or check one.
+    Config(ConfigArgs),
+    /// Print a completion script for a shell.
+    Completions(CompletionsArgs),
+    /// Print the manual as a page for man(1): `tlstrace man | man -l -`.
+    Man,
     /// Tell what a verdict means, how to confirm it and how to fix it; without ID, list all verdicts.
     Explain(ExplainArgs),
     /// Ask one endpoint what it accepts: names, versions, suites, groups, protocols; and which verdicts that explains.
@@ -53,6 +65,9 @@ pub enum Command {
 /// Options of `tlstrace watch`.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct WatchArgs {
+    /// Configuration in TOML (`tlstrace config print-default`); options given here win over it.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     #[command(flatten)]
     pub source: SourceArgs,
     #[command(flatten)]
@@ -61,6 +76,51 @@ pub struct WatchArgs {
     pub output: OutputArgs,
     #[command(flatten)]
     pub filter: FilterArgs,
+}
+
+/// Options of `tlstrace fmt`.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct FmtArgs {
+    /// Files of JSON lines, `-` for standard input.
+    #[arg(default_value = "-", value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Text, or the JSON lines that match as they are.
+    #[arg(short, long, value_parser = ["text", "json"], default_value = "text", value_name = "FORMAT")]
+    pub output: String,
+    #[command(flatten)]
+    pub style: StyleArgs,
+    /// End after N verdicts were printed.
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// Exit with code 4 if a verdict matches: an id (or pattern), or a severity and everything above it; repeatable.
+    #[arg(long, value_name = "VERDICT|SEVERITY")]
+    pub fail_on: Vec<String>,
+    /// How to sum up at the end: on standard error, also as a JSON line on standard output, or not at all.
+    #[arg(long, value_enum, default_value_t = SummaryArg::Text, value_name = "FORMAT")]
+    pub summary: SummaryArg,
+    #[command(flatten)]
+    pub filter: FilterArgs,
+}
+
+/// Options of `tlstrace config`.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct ConfigArgs {
+    #[command(subcommand)]
+    pub command: ConfigCommand,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print a file with all keys, their defaults and what they mean.
+    PrintDefault,
+    /// Say whether a file is right, and where it is not.
+    Check { file: PathBuf },
+}
+
+/// Options of `tlstrace completions`.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct CompletionsArgs {
+    pub shell: Shell,
 }
 
 /// Options of `tlstrace explain`.
@@ -174,21 +234,38 @@ pub struct OutputArgs {
     /// End after N verdicts were printed.
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
-    /// Print evidence and remedy under each line; twice: log what the program does.
-    #[arg(short, long, action = ArgAction::Count)]
-    pub verbose: u8,
+    #[command(flatten)]
+    pub style: StyleArgs,
     /// Do not look up names for addresses.
     #[arg(short = 'n', long = "numeric")]
     pub numeric: bool,
-    /// Use colours.
-    #[arg(long, value_enum, default_value_t = ColorArg::Auto, value_name = "WHEN")]
-    pub color: ColorArg,
-    /// How times are printed.
-    #[arg(long, value_enum, default_value_t = TimeArg::Utc, value_name = "STYLE")]
-    pub time: TimeArg,
     /// Exit with code 4 if a verdict matches: an id (or pattern), or a severity and everything above it; repeatable.
     #[arg(long, value_name = "VERDICT|SEVERITY")]
     pub fail_on: Vec<String>,
+    /// Hide server names (`sni`), or the hosts among client addresses (`client`), in all output.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT[,WHAT]")]
+    pub redact: Vec<RedactArg>,
+    /// How to sum up at the end (and at SIGUSR1): on standard error, also as a JSON line on standard output, or not
+    /// at all.
+    #[arg(long, value_enum, default_value_t = SummaryArg::Text, value_name = "FORMAT")]
+    pub summary: SummaryArg,
+}
+
+/// How text looks.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct StyleArgs {
+    /// Print evidence and remedy under each line; twice: log what the program does.
+    #[arg(short, long, action = ArgAction::Count)]
+    pub verbose: u8,
+    /// Use colours.
+    #[arg(long, value_enum, default_value_t = WhenArg::Auto, value_name = "WHEN")]
+    pub color: WhenArg,
+    /// How times are printed.
+    #[arg(long, value_enum, default_value_t = TimeArg::Utc, value_name = "STYLE")]
+    pub time: TimeArg,
+    /// Make one line of what is repeated within 10 s; `auto`: on a terminal. Only text is ever folded.
+    #[arg(long, value_enum, default_value_t = WhenArg::Auto, value_name = "WHEN")]
+    pub fold: WhenArg,
 }
 
 /// Which verdicts are meant. `--not` before a filter becomes its `--not-…` twin in [`fold_not`].
@@ -215,6 +292,12 @@ pub struct FilterArgs {
     /// Severity: error, warning or info.
     #[arg(long, value_name = "SEVERITY")]
     pub severity: Vec<String>,
+    /// Pod or pattern; only for lines that carry Kubernetes names.
+    #[arg(long, value_name = "NAME|GLOB")]
+    pub pod: Vec<String>,
+    /// Kubernetes namespace or pattern, likewise.
+    #[arg(long, value_name = "NAME|GLOB")]
+    pub namespace: Vec<String>,
     #[arg(long, hide = true)]
     pub not_verdict: Vec<String>,
     #[arg(long, hide = true)]
@@ -225,6 +308,10 @@ pub struct FilterArgs {
     pub not_server: Vec<String>,
     #[arg(long, hide = true)]
     pub not_severity: Vec<String>,
+    #[arg(long, hide = true)]
+    pub not_pod: Vec<String>,
+    #[arg(long, hide = true)]
+    pub not_namespace: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -242,7 +329,7 @@ pub enum FormatArg {
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub enum ColorArg {
+pub enum WhenArg {
     Auto,
     Always,
     Never,
@@ -253,6 +340,19 @@ pub enum TimeArg {
     Utc,
     Local,
     Relative,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum RedactArg {
+    Sni,
+    Client,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum SummaryArg {
+    Text,
+    Json,
+    None,
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 runtime error, 2 usage, 3 missing privilege or kernel feature, 4 --fail-on matched";

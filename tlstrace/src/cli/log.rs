@@ -1,7 +1,6 @@
 //! Where the program's own log goes: stderr, one line a record.
 
-use std::io::Write as _;
-use std::{env, io};
+use std::env;
 
 use log::{LevelFilter, Log, Metadata, Record};
 
@@ -35,8 +34,7 @@ impl Log for Stderr {
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
             let level = record.level().as_str().to_ascii_lowercase();
-            // There is nowhere left to say that stderr cannot be written.
-            let _ = writeln!(io::stderr().lock(), "{level}: {}: {}", record.target(), record.args());
+            super::notice(format_args!("{level}: {}: {}", record.target(), record.args()));
         }
     }
 

@@ -1,7 +1,6 @@
 //! The command line as meant: checked values, in the types that the rest of the program speaks.
 
 use std::io::{self, IsTerminal as _};
-use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,8 +10,8 @@ use clap::CommandFactory as _;
 use clap::error::ErrorKind;
 
 use super::args::{
-    Args, AttachArg, CleanupArgs, ColorArg, DoctorArgs, FilterArgs, FormatArg, JudgeArgs, OutputArgs, ReplayArgs,
-    SourceArgs, TimeArg, WatchArgs,
+    Args, AttachArg, CleanupArgs, DoctorArgs, FilterArgs, FmtArgs, FormatArg, JudgeArgs, OutputArgs, RedactArg,
+    ReplayArgs, SourceArgs, StyleArgs, SummaryArg, TimeArg, WatchArgs, WhenArg,
 };
 use super::glob::Glob;
 use super::values;
@@ -20,8 +19,9 @@ use crate::capture::clock;
 use crate::capture::interfaces::Selection;
 use crate::capture::{self, Mode, NetworkNamespace};
 use crate::engine::locality::{Locality, Network};
+use crate::entry::{Entry, Redaction};
 use crate::sink::{SINKS, Sink, Style, TimeFormat};
-use crate::verdict::{Severity, Verdict};
+use crate::verdict::Severity;
 
 /// `tlstrace watch`.
 #[derive(Clone, Debug)]
@@ -78,6 +78,17 @@ pub enum Format {
     Json,
 }
 
+/// `tlstrace fmt`.
+#[derive(Clone, Debug)]
+pub struct Fmt {
+    /// `-` is standard input.
+    pub files: Vec<PathBuf>,
+    /// Lines that match, as they are, instead of text.
+    pub raw: bool,
+    pub output: Output,
+    pub filter: Filter,
+}
+
 /// What is printed, and how.
 #[derive(Clone, Debug)]
 pub struct Output {
@@ -88,6 +99,20 @@ pub struct Output {
     /// How many verdicts to print at most.
     pub count: Option<u64>,
     pub fail_on: Vec<FailOn>,
+    pub redaction: Redaction,
+    pub summary: SummaryFormat,
+}
+
+/// How the summary is told.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum SummaryFormat {
+    /// In lines on stderr.
+    #[default]
+    Text,
+    /// So, and as the last line of the data, an object of schema `tlstrace-summary/1`.
+    Json,
+    /// Not beyond how many verdicts there were.
+    None,
 }
 
 /// When `--fail-on` matches.
@@ -96,16 +121,6 @@ pub enum FailOn {
     /// This severity and everything above it.
     Severity(Severity),
     Verdict(Glob),
-}
-
-/// What the filters look at.
-#[derive(Clone, Copy, Debug)]
-pub struct Subject<'a> {
-    pub verdict: &'a str,
-    pub severity: Severity,
-    pub server_name: Option<&'a str>,
-    pub client: IpAddr,
-    pub server: IpAddr,
 }
 
 /// Which connections and verdicts are meant: one criterion with several values means any of them, several
@@ -118,6 +133,8 @@ pub struct Filter {
     client: Criterion<Network>,
     server: Criterion<Network>,
     severity: Criterion<Severity>,
+    pod: Criterion<Glob>,
+    namespace: Criterion<Glob>,
 }
 
 /// Values of which one must match, and values of which none may.
@@ -130,7 +147,7 @@ struct Criterion<T> {
 impl Watch {
     /// Checks what was typed. The error is of clap's kind: it prints itself, and its exit code is 2.
     pub fn new(args: WatchArgs) -> Result<Self, clap::Error> {
-        let WatchArgs { source, judge, output, filter } = args;
+        let WatchArgs { config: _, source, judge, output, filter } = args;
         let SourceArgs { interfaces, attach, netns, timeout, ring_size } = source;
         let attach = match attach {
             AttachArg::Auto => Mode::Auto,
@@ -150,7 +167,7 @@ impl Watch {
             timeout: timeout.map(|text| values::duration(&text)).transpose().map_err(usage)?,
             judging: Judging::new(judge)?,
             output: Output::new(output)?,
-            filter: Filter::new(filter)?,
+            filter: Filter::new(filter)?.without_kubernetes()?,
         })
     }
 }
@@ -167,7 +184,7 @@ impl Replay {
             learn_first,
             judging: Judging::new(judge)?,
             output: Output::new(output)?,
-            filter: Filter::new(filter)?,
+            filter: Filter::new(filter)?.without_kubernetes()?,
         })
     }
 }
@@ -217,57 +234,91 @@ impl From<FormatArg> for Format {
     }
 }
 
+impl Fmt {
+    /// As [`Watch::new`].
+    pub fn new(args: FmtArgs) -> Result<Self, clap::Error> {
+        let FmtArgs { files, output, style, count, fail_on, summary, filter } = args;
+        let raw = output == "json";
+        let output = Output {
+            style: self::style(style),
+            // What was saved was meant to be seen.
+            all: true,
+            count,
+            fail_on: self::fail_on(&fail_on),
+            redaction: Redaction::default(),
+            summary: summary.into(),
+            sink: sink(&output)?,
+        };
+        Ok(Self { files, raw, output, filter: Filter::new(filter)? })
+    }
+}
+
 impl Output {
     pub fn new(args: OutputArgs) -> Result<Self, clap::Error> {
         // Names of addresses are not looked up yet, with or without `--numeric`.
-        let OutputArgs { output: format, all, count, verbose, numeric: _, color, time, fail_on } = args;
-        let colour = match color {
-            ColorArg::Always => true,
-            ColorArg::Never => false,
-            // https://no-color.org: set and not empty.
-            ColorArg::Auto => {
-                io::stdout().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-            }
-        };
-        let time = match time {
-            TimeArg::Utc => TimeFormat::Utc,
-            TimeArg::Local => TimeFormat::Local { offset: clock::utc_offset() },
-            TimeArg::Relative => TimeFormat::Relative,
-        };
-        let kind = SINKS.iter().find(|kind| kind.name == format);
-        let kind = kind.ok_or_else(|| usage(format_args!("there is no output format {format}")))?;
-        let fail_on = fail_on.iter().map(|text| match severity(text) {
-            Ok(severity) => FailOn::Severity(severity),
-            Err(_) => FailOn::Verdict(Glob::new(text)),
-        });
+        let OutputArgs { output: format, all, count, style, numeric: _, fail_on, redact, summary } = args;
         Ok(Self {
-            sink: kind.open,
-            style: Style { colour, verbose: verbose > 0, time },
+            sink: sink(&format)?,
+            style: self::style(style),
             all,
             count,
-            fail_on: fail_on.collect(),
+            fail_on: self::fail_on(&fail_on),
+            redaction: Redaction::new(redact.contains(&RedactArg::Sni), redact.contains(&RedactArg::Client)),
+            summary: summary.into(),
         })
     }
 
     /// Whether `--fail-on` names this verdict.
-    pub fn fails_on(&self, subject: &Subject<'_>) -> bool {
+    pub fn fails_on(&self, entry: &Entry<'_>) -> bool {
         self.fail_on.iter().any(|fail_on| match fail_on {
-            FailOn::Severity(severity) => subject.severity >= *severity,
-            FailOn::Verdict(pattern) => pattern.matches(subject.verdict),
+            FailOn::Severity(severity) => entry.severity >= *severity,
+            FailOn::Verdict(pattern) => pattern.matches(&entry.verdict),
         })
     }
 }
 
-impl<'a> Subject<'a> {
-    /// What the filters look at of `verdict`; `server_name` is its own, as text.
-    pub fn of(verdict: &'a Verdict, server_name: Option<&'a str>) -> Self {
-        let facts = &verdict.facts;
-        Self {
-            verdict: verdict.id,
-            severity: verdict.severity,
-            server_name,
-            client: facts.client().address.ip(),
-            server: facts.server().address.ip(),
+fn sink(format: &str) -> Result<fn(Style) -> Box<dyn Sink>, clap::Error> {
+    let kind = SINKS.iter().find(|kind| kind.name == format);
+    kind.map(|kind| kind.open).ok_or_else(|| usage(format_args!("there is no output format {format}")))
+}
+
+fn style(args: StyleArgs) -> Style {
+    let StyleArgs { verbose, color, time, fold } = args;
+    let is_terminal = io::stdout().is_terminal();
+    let when = |when, auto: bool| match when {
+        WhenArg::Always => true,
+        WhenArg::Never => false,
+        WhenArg::Auto => auto,
+    };
+    // https://no-color.org: set and not empty.
+    let no_color = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    Style {
+        colour: when(color, is_terminal && !no_color),
+        verbose: verbose > 0,
+        fold: when(fold, is_terminal),
+        width: terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| width.0.into()),
+        time: match time {
+            TimeArg::Utc => TimeFormat::Utc,
+            TimeArg::Local => TimeFormat::Local { offset: clock::utc_offset() },
+            TimeArg::Relative => TimeFormat::Relative,
+        },
+    }
+}
+
+fn fail_on(texts: &[String]) -> Vec<FailOn> {
+    let meant = |text: &String| match severity(text) {
+        Ok(severity) => FailOn::Severity(severity),
+        Err(_) => FailOn::Verdict(Glob::new(text)),
+    };
+    texts.iter().map(meant).collect()
+}
+
+impl From<SummaryArg> for SummaryFormat {
+    fn from(arg: SummaryArg) -> Self {
+        match arg {
+            SummaryArg::Text => Self::Text,
+            SummaryArg::Json => Self::Json,
+            SummaryArg::None => Self::None,
         }
     }
 }
@@ -289,6 +340,8 @@ impl Filter {
             client: Criterion { any: networks(args.client)?, none: networks(args.not_client)? },
             server: Criterion { any: networks(args.server)?, none: networks(args.not_server)? },
             severity: Criterion { any: severities(args.severity)?, none: severities(args.not_severity)? },
+            pod: Criterion { any: globs(args.pod), none: globs(args.not_pod) },
+            namespace: Criterion { any: globs(args.namespace), none: globs(args.not_namespace) },
         })
     }
 
@@ -298,14 +351,36 @@ impl Filter {
     }
 
     /// Whether a verdict is meant.
-    pub fn accepts(&self, subject: &Subject<'_>) -> bool {
-        self.verdict.accepts(|pattern| pattern.matches(subject.verdict))
-            && self.severity.accepts(|severity| *severity == subject.severity)
-            && self.client.accepts(|network| network.contains(subject.client))
-            && self.server.accepts(|network| network.contains(subject.server))
-            && self
-                .server_name
-                .accepts(|pattern| subject.server_name.is_some_and(|name| pattern.matches_in_any_case(name)))
+    pub fn accepts(&self, entry: &Entry<'_>) -> bool {
+        let named = |criterion: &Criterion<Glob>, name: Option<&str>| {
+            criterion.accepts(|pattern| name.is_some_and(|name| pattern.matches_in_any_case(name)))
+        };
+        self.verdict.accepts(|pattern| pattern.matches(&entry.verdict))
+            && self.severity.accepts(|severity| *severity == entry.severity)
+            && self.client.accepts(|network| network.contains(entry.client.ip()))
+            && self.server.accepts(|network| network.contains(entry.server.ip()))
+            && self.accepts_ports(entry)
+            && named(&self.server_name, entry.server_name.as_deref())
+            && named(&self.pod, entry.pod.as_deref())
+            && named(&self.namespace, entry.namespace.as_deref())
+    }
+
+    /// Connections that an engine has followed passed this already; saved lines have not.
+    fn accepts_ports(&self, entry: &Entry<'_>) -> bool {
+        let ends = [entry.client.port(), entry.server.port()];
+        self.ports.is_empty() || self.ports.iter().any(|ports| ends.iter().any(|port| ports.contains(port)))
+    }
+
+    /// Refuses criteria that nothing could meet where the names of pods are not known.
+    fn without_kubernetes(self) -> Result<Self, clap::Error> {
+        let is_asked = |criterion: &Criterion<Glob>| !(criterion.any.is_empty() && criterion.none.is_empty());
+        if is_asked(&self.pod) || is_asked(&self.namespace) {
+            return Err(usage(
+                "--pod and --namespace need names that packets do not carry: only `tlstrace fmt` knows them, from \
+                 lines that have them",
+            ));
+        }
+        Ok(self)
     }
 
     /// Whether verdicts are asked for by id or by severity, so that info verdicts need no `--all`.
@@ -366,30 +441,45 @@ pub(super) fn usage(message: impl fmt::Display) -> clap::Error {
 #[cfg(test)]
 mod tests {
     use std::ffi::OsString;
+    use std::net::SocketAddr;
 
     use clap::Parser as _;
 
     use super::*;
     use crate::cli::args::fold_not;
+    use crate::engine::timestamp::Timestamp;
+    use crate::verdict::Confidence;
 
     fn watch(line: &str) -> Result<Watch, clap::Error> {
         let words = ["tlstrace"].into_iter().chain(line.split_whitespace()).map(OsString::from);
         Watch::new(Args::try_parse_from(fold_not(words))?.watch)
     }
 
-    fn subject() -> Subject<'static> {
-        Subject {
-            verdict: "sni_missing",
+    fn entry() -> Entry<'static> {
+        Entry {
+            time: Timestamp::default(),
+            verdict: "sni_missing".into(),
             severity: Severity::Error,
-            server_name: Some("api.example.com"),
-            client: [10, 1, 2, 3].into(),
-            server: [192, 0, 2, 1].into(),
+            confidence: Confidence::Observed,
+            server_name: Some("api.example.com".into()),
+            client: SocketAddr::from(([10, 1, 2, 3], 40_000)),
+            server: SocketAddr::from(([192, 0, 2, 1], 8443)),
+            pod: None,
+            namespace: None,
+            ended_by: None,
+            summary: "".into(),
+            connection: None,
+            revision: 0,
+            replaces: None,
+            ja4: None,
+            certificate: None,
+            handshake: None,
         }
     }
 
     #[test]
     fn values_of_one_filter_are_alternatives_and_filters_add_up() {
-        let accepts = |line: &str| watch(line).unwrap().filter.accepts(&subject());
+        let accepts = |line: &str| watch(line).unwrap().filter.accepts(&entry());
         assert!(accepts(""));
         assert!(accepts("--sni other.example --sni *.EXAMPLE.com"));
         assert!(!accepts("--sni *.example.com --client 11.0.0.0/8"));
@@ -397,13 +487,14 @@ mod tests {
         assert!(!accepts("--not --sni *.example.com"));
         assert!(accepts("--client 10.0.0.0/8 --not --client 10.9.0.0/16"));
         assert!(!accepts("--severity info --severity warning"));
+        assert!(accepts("--port 443,8000-8999") && !accepts("--port 443"));
     }
 
     #[test]
     fn a_connection_without_server_name_matches_no_name() {
-        let subject = Subject { server_name: None, ..subject() };
-        assert!(!watch("--sni *").unwrap().filter.accepts(&subject));
-        assert!(watch("--not --sni *").unwrap().filter.accepts(&subject));
+        let entry = Entry { server_name: None, ..entry() };
+        assert!(!watch("--sni *").unwrap().filter.accepts(&entry));
+        assert!(watch("--not --sni *").unwrap().filter.accepts(&entry));
     }
 
     #[test]
@@ -417,7 +508,7 @@ mod tests {
 
     #[test]
     fn fail_on_takes_an_id_or_everything_from_a_severity_up() {
-        let fails = |line: &str| watch(line).unwrap().output.fails_on(&subject());
+        let fails = |line: &str| watch(line).unwrap().output.fails_on(&entry());
         assert!(fails("--fail-on sni_missing") && fails("--fail-on sni_*"));
         assert!(fails("--fail-on warning") && fails("--fail-on error"));
         assert!(!fails("--fail-on port_closed"));
@@ -435,6 +526,9 @@ mod tests {
             "--severity bad",
             "--ring-size 5000",
             "--count 0",
+            "--redact everything",
+            "--pod shop-*",
+            "--not --namespace default",
         ] {
             let error = watch(line).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}: {error}");

@@ -1,10 +1,13 @@
 //! The subcommands, one file each, and how their ends become exit codes.
 
 mod cleanup;
+mod config;
 mod doctor;
 mod explain;
+mod fmt;
 mod probe;
 pub mod replay;
+mod shell;
 mod watch;
 
 use std::ffi::OsString;
@@ -14,10 +17,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
 
 use crate::capture::Unavailable;
 use crate::cli::args::{Args, Command, fold_not};
+use crate::cli::config::{Config, ConfigError};
 use crate::cli::settings::{Filter, Judging};
 use crate::cli::{self, notice, settings};
 use crate::engine;
@@ -43,13 +47,17 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Exit> {
-    let Args { command, watch } = Args::try_parse_from(fold_not(arguments))?;
+    let matches = Args::command().try_get_matches_from(fold_not(arguments))?;
+    let Args { command, watch } = Args::from_arg_matches(&matches)?;
     match command.unwrap_or(Command::Watch(watch)) {
-        Command::Watch(args) => {
-            cli::log::init(args.output.verbose);
+        Command::Watch(mut args) => {
+            if let Some(file) = &args.config {
+                let given = matches.subcommand().map_or(&matches, |(_, given)| given);
+                Config::read(file)?.apply(&mut args, given);
+            }
+            cli::log::init(args.output.style.verbose);
             watch::run(settings::Watch::new(args)?)
         }
-        Command::Explain(args) => explain::run(&args),
         Command::Probe(args) => probe::run(&cli::probe::Probe::new(args)?),
         Command::Doctor(args) => {
             cli::log::init(0);
@@ -60,9 +68,17 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Exi
             cleanup::run(&args.into())
         }
         Command::Replay(args) => {
-            cli::log::init(args.output.verbose);
+            cli::log::init(args.output.style.verbose);
             replay::run(settings::Replay::new(args)?)
         }
+        Command::Fmt(args) => {
+            cli::log::init(args.style.verbose);
+            fmt::run(settings::Fmt::new(args)?)
+        }
+        Command::Config(args) => config::run(&args),
+        Command::Completions(args) => shell::completions(&args),
+        Command::Man => shell::manual(),
+        Command::Explain(args) => explain::run(&args),
     }
 }
 
@@ -86,6 +102,10 @@ fn report_error(error: &anyhow::Error) -> Exit {
         // Help and version are "errors" of clap's, too: those go to stdout and are no failure.
         let _ = error.print();
         return if error.exit_code() == 0 { Exit::Done } else { Exit::Usage };
+    }
+    if error.is::<ConfigError>() {
+        notice(format_args!("tlstrace: {error:#}"));
+        return Exit::Usage;
     }
     if let Some(unavailable) = error.downcast_ref::<Unavailable>() {
         notice(format_args!("tlstrace: {unavailable}"));

@@ -21,6 +21,7 @@ use crate::engine::segment::Segment;
 use crate::engine::{Engine, Lessons, Output, Settings};
 use crate::report::Report;
 use crate::sink::Observer;
+use crate::summary::CaptureTotals;
 
 /// Replays one file after another. One that cannot be read does not keep the others from being read.
 pub(super) fn run(settings: Replay) -> anyhow::Result<Exit> {
@@ -43,12 +44,20 @@ pub(super) fn run(settings: Replay) -> anyhow::Result<Exit> {
                 notice(format_args!("tlstrace: {:#}", anyhow::Error::from(error)));
             }
         }
-        if report.is_full() {
+        if report.gate().is_full() {
             break;
         }
     }
-    notice(format_args!("{}; {summary}", report.tally()));
-    Ok(match (is_failed, report.has_failed()) {
+    match report.finish(Some(&summary.totals())) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error.into()),
+        Ok(()) | Err(_) => {}
+    }
+    notice(format_args!("{}; {summary}", report.gate().tally()));
+    let text = report.gate().summary_text();
+    if !text.is_empty() {
+        notice(text.trim_end());
+    }
+    Ok(match (is_failed, report.gate().has_failed()) {
         (true, _) => Exit::Failed,
         (false, true) => Exit::FailOn,
         (false, false) => Exit::Done,
@@ -148,7 +157,7 @@ fn replay(file: &Path, mut engine: Engine, report: &mut Report<'_>) -> Result<Su
         if is_live {
             report.flush()?;
         }
-        Ok(if report.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        Ok(if report.gate().is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     });
     report.flush().map_err(ReplayError::Output)?;
     let summary = result?;
@@ -171,6 +180,10 @@ impl Summary {
         for (reason, count) in &other.skipped {
             *self.skipped.entry(reason).or_default() += count;
         }
+    }
+
+    fn totals(&self) -> CaptureTotals {
+        CaptureTotals { packets: self.frames, tcp: self.segments, ..CaptureTotals::default() }
     }
 
     /// Counts a frame and gives the TCP segment in it, if there is one.

@@ -1,16 +1,17 @@
 //! `tlstrace watch`: live verdicts.
 
-use std::fs;
-use std::io::{self, BufWriter};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd as _;
 
 use anyhow::Context as _;
 
 use super::{Exit, engine_settings};
-use crate::capture::health::Conditions;
 use crate::capture::{self, Capture, privilege};
-use crate::cli::notice;
 use crate::cli::settings::Watch;
+use crate::cli::{QueuedNotices, notice};
 use crate::engine::Engine;
+use crate::outlet::{self, Outlet};
 use crate::report::Report;
 use crate::run::{self, End, Signals};
 use crate::sink::Observer;
@@ -33,30 +34,34 @@ async fn watch(settings: Watch) -> anyhow::Result<Exit> {
     for note in notes {
         notice(note);
     }
-    let mut out = BufWriter::new(io::stdout().lock());
     match capture.renounce_privileges() {
         Ok(kept) => log::info!("capabilities kept: {:?}", privilege::names(kept)),
         Err(error) => log::warn!("the capabilities that are needed no more could not be given up: {error:#}"),
     }
+    let _queued = QueuedNotices::begin().context("cannot start a thread")?;
+    let mut out = output().context("cannot use standard output")?;
+    let printer = out.monitor();
     let locality = settings.judging.locality;
     let observer = Observer { hostname: hostname(), locality, ..Observer::default() };
     notice(format_args!("watching {}; {}", capture.describe(), settings.filter.describe_ports()));
     let mut report = Report::new(settings.output, settings.filter, observer, &mut out);
 
-    let end = run::run(&mut capture, &mut engine, &mut report, &mut signals, settings.timeout).await?;
+    let end =
+        run::run(&mut capture, &mut engine, &mut report, &printer, &mut signals, settings.timeout).await?;
 
     if end == End::ClosedPipe {
         return Ok(Exit::Done);
     }
-    notice(format_args!("{} on {} connections", report.tally(), engine.counts().connections));
-    notice(Conditions {
-        counters: capture.counters()?,
-        engine: engine.counts(),
-        malformed: capture.ring.malformed(),
-    });
+    let lost = printer.finish(outlet::PATIENCE);
+    let totals = run::totals(&capture, &engine, &lost)?;
+    run::tell_summary(&report, engine.counts().connections, &totals);
+    if let Some(error) = lost.error {
+        notice(format_args!("tlstrace: cannot write to standard output: {error}"));
+        return Ok(Exit::Failed);
+    }
     Ok(match end {
         End::NoInterface => Exit::Failed,
-        _ if report.has_failed() => Exit::FailOn,
+        _ if report.gate().has_failed() => Exit::FailOn,
         End::Signal | End::Timeout | End::Count | End::ClosedPipe => Exit::Done,
     })
 }
@@ -65,4 +70,9 @@ async fn watch(settings: Watch) -> anyhow::Result<Exit> {
 fn hostname() -> Option<String> {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
     Some(name.trim().to_owned()).filter(|name| !name.is_empty())
+}
+
+/// Standard output, written by a thread of its own.
+fn output() -> io::Result<Outlet> {
+    Outlet::new(File::from(io::stdout().as_fd().try_clone_to_owned()?))
 }

@@ -20,6 +20,32 @@ impl Timestamp {
         self.0 / 1_000_000_000
     }
 
+    /// What [`Display`](std::fmt::Display) gave: RFC 3339 in UTC, with any fraction of a second or none.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
+        let (time, fraction) = time.split_once('.').unwrap_or((time, ""));
+        let number =
+            |text: &str| text.parse::<u64>().ok().filter(|_| text.bytes().all(|b| b.is_ascii_digit()));
+        let fields = |text: &str, separator| -> Option<[u64; 3]> {
+            let fields: Option<Vec<_>> = text.split(separator).map(number).collect();
+            fields?.try_into().ok()
+        };
+        let ([year, month, day], [hour, minute, second]) = (fields(date, '-')?, fields(time, ':')?);
+        let in_range = (1970..=2554).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
+        if !in_range || hour > 23 || minute > 59 || second > 60 || fraction.len() > 9 {
+            return None;
+        }
+        let nanos = if fraction.is_empty() { 0 } else { number(&format!("{fraction:0<9}"))? };
+        // The inverse of `Civil::of`: years begin in March.
+        let shifted_year = if month <= 2 { year - 1 } else { year };
+        let shifted_month = (month + 9) % 12;
+        let day_of_year = (153 * shifted_month + 2) / 5 + day - 1;
+        let days =
+            365 * shifted_year + shifted_year / 4 - shifted_year / 100 + shifted_year / 400 + day_of_year;
+        let seconds = days.checked_sub(719_468)? * 86_400 + hour * 3600 + minute * 60 + second;
+        Some(Self(seconds.checked_mul(1_000_000_000)?.checked_add(nanos)?))
+    }
+
     /// Time since `earlier`, zero where `earlier` is later.
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
@@ -93,6 +119,20 @@ mod tests {
             "2026-11-22T10:00:00.123456Z"
         );
         assert_eq!(Timestamp::from_nanos(951_782_400_000_000_000).to_string(), "2000-02-29T00:00:00.000000Z");
+    }
+
+    #[test]
+    fn what_was_printed_can_be_read_back() {
+        for nanos in [0, 951_782_400_000_000_000, 1_709_164_799_999_999_000, 1_795_341_600_123_456_000] {
+            let time = Timestamp::from_nanos(nanos);
+            assert_eq!(Timestamp::parse(&time.to_string()), Some(time));
+        }
+        let parse = |text| Timestamp::parse(text).map(Timestamp::as_nanos);
+        assert_eq!(parse("2000-02-29T00:00:00Z"), Some(951_782_400_000_000_000));
+        assert_eq!(parse("1970-01-01T00:00:00.5Z"), Some(500_000_000));
+        for bad in ["", "2000-02-29", "2000-02-29T00:00:00", "2000-13-01T00:00:00Z", "2000-01-01T+1:00:00Z"] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
     }
 
     #[test]

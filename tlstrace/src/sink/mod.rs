@@ -2,22 +2,42 @@
 
 #![forbid(unsafe_code)]
 
+mod clean;
+mod fold;
+mod gcp;
 mod json;
 mod rendered;
 mod text;
-
-pub(crate) use text::Clean;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use crate::engine::locality::Locality;
+use crate::engine::timestamp::Timestamp;
 use crate::verdict::Verdict;
+
+pub use clean::Clean;
+pub use text::Text;
 
 /// Writes verdicts in one format.
 pub trait Sink {
-    /// Writes one verdict, as seen by `observer`. Does not flush.
+    /// Writes one verdict, as seen by `observer`, or keeps it back for later. Does not flush.
     fn emit(&mut self, verdict: &Verdict, observer: &Observer, out: &mut dyn Write) -> io::Result<()>;
+
+    /// When [`Sink::advance_to`] will have something to write.
+    fn deadline(&self) -> Option<Timestamp> {
+        None
+    }
+
+    /// Writes what was kept back until `now`.
+    fn advance_to(&mut self, _now: Timestamp, _out: &mut dyn Write) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Writes everything that was kept back: no verdict follows.
+    fn finish(&mut self, _out: &mut dyn Write) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Who sees the traffic.
@@ -36,6 +56,10 @@ pub struct Style {
     pub colour: bool,
     /// Evidence, alternatives and remedy under each line.
     pub verbose: bool,
+    /// Repeats within a few seconds become one line.
+    pub fold: bool,
+    /// Columns of the terminal, if it is one.
+    pub width: Option<usize>,
     pub time: TimeFormat,
 }
 
@@ -65,11 +89,16 @@ pub const SINKS: &[SinkKind] = &[
     SinkKind {
         name: "text",
         doc: "one line a verdict, for people",
-        open: |style| Box::new(text::Text::new(style)),
+        open: |style| Box::new(Text::new(style)),
     },
     SinkKind {
         name: "json",
         doc: "one JSON object a line, schema tlstrace/1",
         open: |_| Box::new(json::Json::default()),
+    },
+    SinkKind {
+        name: "gcp",
+        doc: "the same with the fields that Cloud Logging looks for",
+        open: |_| Box::new(gcp::Gcp::default()),
     },
 ];

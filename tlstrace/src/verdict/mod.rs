@@ -388,6 +388,11 @@ macro_rules! as_str {
                 }
             }
 
+            /// What [`Self::as_str`] gave.
+            pub fn parse(text: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|value| value.as_str() == text)
+            }
+
             /// Every value, in order.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
         }

@@ -1,0 +1,135 @@
+//! What is said about one connection, as people and aggregates need it: from a verdict that was just found, or
+//! from a JSON line that was saved.
+//!
+//! Everything that shows or counts verdicts and is not the JSON itself works on [`Entry`], so that live traffic,
+//! a capture and yesterday's log look the same.
+
+#![forbid(unsafe_code)]
+
+mod redact;
+mod saved;
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::engine::facts::ConnectionId;
+use crate::engine::timestamp::Timestamp;
+use crate::tls::fingerprint;
+use crate::verdict::{Confidence, EndedBy, Severity, Verdict};
+
+pub use redact::Redaction;
+pub use saved::{NotOurs, Saved};
+
+/// One verdict, in brief. Texts are as they were sent, and not safe for a terminal.
+#[derive(Clone, Debug)]
+pub struct Entry<'a> {
+    /// When the connection ended, or was last heard of.
+    pub time: Timestamp,
+    pub severity: Severity,
+    /// Its id. Saved lines may bring ids that this version does not know.
+    pub verdict: Cow<'a, str>,
+    pub confidence: Confidence,
+    /// Who sent the ClientHello, or should have; the inner client where a PROXY header names it.
+    pub client: SocketAddr,
+    pub server: SocketAddr,
+    pub server_name: Option<Cow<'a, str>>,
+    pub pod: Option<Cow<'a, str>>,
+    pub namespace: Option<Cow<'a, str>>,
+    pub ended_by: Option<EndedBy>,
+    /// The sentence.
+    pub summary: Cow<'a, str>,
+    pub connection: Option<ConnectionId>,
+    /// Counts verdicts about the same connection, from 0.
+    pub revision: u32,
+    /// The id of the verdict that this one replaces, if it revises one.
+    pub replaces: Option<Cow<'a, str>>,
+    /// Of the client, where the handshake failed: what succeeds is not fingerprinted for this.
+    pub ja4: Option<Cow<'a, str>>,
+    /// The leaf that the server presented in the clear.
+    pub certificate: Option<Leaf<'a>>,
+    /// ClientHello to the end of the handshake.
+    pub handshake: Option<Duration>,
+}
+
+/// A server's certificate.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Leaf<'a> {
+    pub subject: Cow<'a, str>,
+    /// Seconds since 1970.
+    pub not_after: i64,
+}
+
+/// What stands under a verdict for those who want to know more.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Details<'a> {
+    pub evidence: Vec<Detail<'a>>,
+    pub warnings: Vec<Detail<'a>>,
+    /// By the id of the other verdict.
+    pub alternatives: Vec<Detail<'a>>,
+    pub remedy: Option<Cow<'a, str>>,
+}
+
+/// A named text.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Detail<'a> {
+    pub name: Cow<'a, str>,
+    pub text: Cow<'a, str>,
+}
+
+impl<'a> Entry<'a> {
+    /// Of a verdict.
+    pub fn of(verdict: &'a Verdict) -> Self {
+        let facts = &*verdict.facts;
+        let is_failure = verdict.severity > Severity::Info;
+        let hello = facts.client_hello.as_deref().filter(|_| is_failure);
+        let leaf = facts.server().certificates.as_ref().and_then(|chain| chain.leaf());
+        Self {
+            time: verdict.time(),
+            severity: verdict.severity,
+            verdict: verdict.id.into(),
+            confidence: verdict.confidence,
+            client: facts.proxy.and_then(|header| header.source).unwrap_or(facts.client().address),
+            server: facts.server().address,
+            server_name: facts.server_name(),
+            pod: None,
+            namespace: None,
+            ended_by: verdict.ended_by,
+            summary: (&*verdict.summary).into(),
+            connection: Some(facts.connection),
+            revision: verdict.revision,
+            replaces: verdict.replaces.map(Cow::from),
+            ja4: hello.map(|hello| fingerprint::ja4(hello).into()),
+            certificate: leaf
+                .map(|leaf| Leaf { subject: (&*leaf.subject).into(), not_after: leaf.not_after }),
+            handshake: facts
+                .progress
+                .complete
+                .zip(facts.progress.client_hello)
+                .map(|(complete, hello)| complete.since(hello)),
+        }
+    }
+
+    /// Whether somebody may have to act.
+    pub fn is_failure(&self) -> bool {
+        self.severity > Severity::Info
+    }
+
+    /// Whether the handshake was completed and nobody objected.
+    pub fn is_success(&self) -> bool {
+        self.verdict == "ok"
+    }
+}
+
+impl<'a> Details<'a> {
+    /// Of a verdict.
+    pub fn of(verdict: &'a Verdict) -> Self {
+        let detail = |name: &'static str, text: &'a str| Detail { name: name.into(), text: text.into() };
+        Self {
+            evidence: verdict.evidence.iter().map(|item| detail(item.fact, &item.detail)).collect(),
+            warnings: verdict.warnings.iter().map(|item| detail(item.fact, &item.detail)).collect(),
+            alternatives: verdict.alternatives.iter().map(|item| detail(item.verdict, &item.why)).collect(),
+            remedy: (verdict.severity > Severity::Info).then(|| verdict.remedy.into()),
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! JSON lines that were saved, read back: those of `-o json` and of `-o gcp`, also inside the `jsonPayload` of a
+//! Cloud Logging entry.
+//!
+//! A reader is more patient than a schema: fields that later versions add are left alone, and of those that are
+//! missing only what a line cannot do without is an error.
+
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::{Detail, Details, Entry, Leaf};
+use crate::engine::facts::{ConnectionId, Role};
+use crate::engine::timestamp::Timestamp;
+use crate::verdict::{Confidence, EndedBy, EndedHow, Severity};
+
+/// A line that was read back.
+#[derive(Clone, Debug)]
+pub enum Saved {
+    Verdict(Box<(Entry<'static>, Details<'static>)>),
+    /// An object of schema `tlstrace-summary/1`.
+    Summary(serde_json::Value),
+}
+
+/// The line is nothing that tlstrace wrote.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("not a line of tlstrace")]
+pub struct NotOurs;
+
+impl Saved {
+    /// Reads one JSON object.
+    pub fn parse(json: &[u8]) -> Result<Self, NotOurs> {
+        let value: serde_json::Value = serde_json::from_slice(json).map_err(|_| NotOurs)?;
+        let value = match value {
+            serde_json::Value::Object(mut fields) if fields.contains_key("jsonPayload") => {
+                fields.remove("jsonPayload").unwrap_or_default()
+            }
+            value => value,
+        };
+        match value.pointer("/tlstrace/schema").and_then(serde_json::Value::as_str) {
+            Some("tlstrace-summary/1") => Ok(Self::Summary(value)),
+            Some("tlstrace/1") => {
+                let line: Line = serde_json::from_value(value).map_err(|_| NotOurs)?;
+                Ok(Self::Verdict(Box::new(line.into_entry().ok_or(NotOurs)?)))
+            }
+            _ => Err(NotOurs),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Line {
+    #[serde(rename = "@timestamp")]
+    timestamp: String,
+    client: Endpoint,
+    server: Endpoint,
+    #[serde(default)]
+    tls: Tls,
+    tlstrace: Trace,
+    k8s: Option<Kubernetes>,
+}
+
+#[derive(Deserialize)]
+struct Endpoint {
+    ip: IpAddr,
+    port: u16,
+}
+
+#[derive(Default, Deserialize)]
+struct Tls {
+    #[serde(default)]
+    client: Client,
+    server: Option<Server>,
+}
+
+#[derive(Default, Deserialize)]
+struct Client {
+    server_name: Option<String>,
+    ja4: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Server {
+    subject: Option<String>,
+    not_after: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Trace {
+    verdict: String,
+    severity: String,
+    #[serde(default)]
+    confidence: String,
+    #[serde(default)]
+    summary: String,
+    #[serde(default)]
+    evidence: Vec<Fact>,
+    #[serde(default)]
+    warnings: Vec<Fact>,
+    #[serde(default)]
+    alternatives: Vec<Alternative>,
+    remedy: Option<String>,
+    ended_by: Option<Ended>,
+    connection_id: Option<String>,
+    #[serde(default)]
+    revision: u32,
+    replaces: Option<String>,
+    #[serde(default)]
+    timings_us: Timings,
+}
+
+#[derive(Deserialize)]
+struct Fact {
+    fact: String,
+    detail: String,
+}
+
+#[derive(Deserialize)]
+struct Alternative {
+    verdict: String,
+    why: String,
+}
+
+#[derive(Deserialize)]
+struct Ended {
+    side: String,
+    how: String,
+}
+
+#[derive(Default, Deserialize)]
+struct Timings {
+    handshake: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Kubernetes {
+    pod: Option<Named>,
+    namespace: Option<Named>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    name: String,
+}
+
+impl Line {
+    /// `None` if a time or a severity is none.
+    fn into_entry(self) -> Option<(Entry<'static>, Details<'static>)> {
+        let Trace { verdict, severity, confidence, summary, evidence, warnings, alternatives, .. } =
+            self.tlstrace;
+        let severity = Severity::parse(&severity)?;
+        let k8s = self.k8s.unwrap_or(Kubernetes { pod: None, namespace: None });
+        let name = |named: Option<Named>| named.map(|named| Cow::from(named.name));
+        let is_failure = severity > Severity::Info;
+        let entry = Entry {
+            time: Timestamp::parse(&self.timestamp)?,
+            severity,
+            verdict: verdict.into(),
+            confidence: Confidence::parse(&confidence).unwrap_or(Confidence::Suspected),
+            client: SocketAddr::new(self.client.ip, self.client.port),
+            server: SocketAddr::new(self.server.ip, self.server.port),
+            server_name: self.tls.client.server_name.map(Cow::from),
+            pod: name(k8s.pod),
+            namespace: name(k8s.namespace),
+            ended_by: self.tlstrace.ended_by.as_ref().and_then(Ended::parse),
+            summary: summary.into(),
+            connection: self
+                .tlstrace
+                .connection_id
+                .and_then(|id| u64::from_str_radix(&id, 16).ok())
+                .map(ConnectionId),
+            revision: self.tlstrace.revision,
+            replaces: self.tlstrace.replaces.map(Cow::from),
+            ja4: self.tls.client.ja4.filter(|_| is_failure).map(Cow::from),
+            certificate: self.tls.server.and_then(|server| {
+                let not_after = Timestamp::parse(&server.not_after?)?.as_secs().cast_signed();
+                Some(Leaf { subject: server.subject?.into(), not_after })
+            }),
+            handshake: self.tlstrace.timings_us.handshake.map(Duration::from_micros),
+        };
+        let facts = |facts: Vec<Fact>| {
+            let details = facts.into_iter();
+            details.map(|item| Detail { name: item.fact.into(), text: item.detail.into() }).collect()
+        };
+        let details = Details {
+            evidence: facts(evidence),
+            warnings: facts(warnings),
+            alternatives: alternatives
+                .into_iter()
+                .map(|item| Detail { name: item.verdict.into(), text: item.why.into() })
+                .collect(),
+            remedy: self.tlstrace.remedy.filter(|_| is_failure).map(Cow::from),
+        };
+        Some((entry, details))
+    }
+}
+
+impl Ended {
+    fn parse(&self) -> Option<EndedBy> {
+        let side = [Role::Client, Role::Server].into_iter().find(|role| role.as_str() == self.side)?;
+        Some(EndedBy { side, how: EndedHow::parse(&self.how)? })
+    }
+}

@@ -1,0 +1,180 @@
+//! Counts by some key, for a bounded number of keys.
+
+use std::borrow::Borrow;
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Class, Latency};
+use crate::engine::timestamp::Timestamp;
+
+/// Most keys. When there are more, a quarter is forgotten: those that failed least, the quietest first.
+const MAX_KEYS: usize = 4096;
+/// Most kinds of failure that are told apart for one key.
+const MAX_KINDS: usize = 8;
+
+/// Tallies by key.
+#[derive(Debug)]
+pub struct Table<K> {
+    tallies: HashMap<K, Tally>,
+    forgotten: u64,
+}
+
+/// What is known under one key.
+#[derive(Debug)]
+pub struct Tally {
+    pub handshakes: u64,
+    pub successes: u64,
+    pub failures: u64,
+    pub first_seen: Timestamp,
+    pub last_seen: Timestamp,
+    pub first_failure: Option<Timestamp>,
+    pub last_failure: Option<Timestamp>,
+    /// How long completed handshakes took; none if there was none.
+    pub latency: Option<Box<Latency>>,
+    kinds: Vec<(Arc<str>, u64)>,
+}
+
+/// What is to be counted.
+pub(super) struct Seen<'a> {
+    pub(super) time: Timestamp,
+    pub(super) verdict: &'a Arc<str>,
+    pub(super) class: Class,
+    pub(super) handshake: Option<Duration>,
+}
+
+impl<K: Clone + Eq + Hash + Ord> Table<K> {
+    /// The `most` keys with most failures, those without failure left out.
+    pub fn failing(&self, most: usize) -> Vec<(&K, &Tally)> {
+        let mut failing: Vec<_> = self.tallies.iter().filter(|(_, tally)| tally.failures > 0).collect();
+        failing.sort_by(|(a, of_a), (b, of_b)| {
+            (of_b.failures, of_b.last_failure).cmp(&(of_a.failures, of_a.last_failure)).then_with(|| a.cmp(b))
+        });
+        failing.truncate(most);
+        failing
+    }
+
+    /// All keys, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &Tally)> {
+        self.tallies.iter()
+    }
+
+    pub fn len(&self) -> usize {
+        self.tallies.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.tallies.is_empty()
+    }
+
+    /// How many keys were forgotten for want of room; one that came back counts again.
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+
+    pub(super) fn add<Q>(&mut self, key: &Q, seen: &Seen<'_>)
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
+    {
+        if let Some(tally) = self.tallies.get_mut(key) {
+            return tally.add(seen);
+        }
+        if self.tallies.len() >= MAX_KEYS {
+            self.forget();
+        }
+        let mut tally = Tally::new(seen.time);
+        tally.add(seen);
+        self.tallies.insert(key.to_owned(), tally);
+    }
+
+    pub(super) fn take_back<Q>(&mut self, key: &Q, verdict: &str, class: Class)
+    where
+        K: Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        if let Some(tally) = self.tallies.get_mut(key) {
+            tally.take_back(verdict, class);
+        }
+    }
+
+    fn forget(&mut self) {
+        let mut keys: Vec<_> = self.tallies.iter().map(|(key, tally)| (tally.worth(), key.clone())).collect();
+        let (least, _, _) = keys.select_nth_unstable(MAX_KEYS / 4);
+        self.forgotten += least.len() as u64;
+        for (_, key) in least {
+            self.tallies.remove(key);
+        }
+    }
+}
+
+impl<K> Default for Table<K> {
+    fn default() -> Self {
+        Self { tallies: HashMap::new(), forgotten: 0 }
+    }
+}
+
+impl Tally {
+    /// The most frequent failure.
+    pub fn top_verdict(&self) -> Option<(&str, u64)> {
+        let top = self.kinds.iter().max_by(|(a, of_a), (b, of_b)| of_a.cmp(of_b).then_with(|| b.cmp(a)))?;
+        (top.1 > 0).then_some((&*top.0, top.1))
+    }
+
+    fn new(time: Timestamp) -> Self {
+        Self {
+            handshakes: 0,
+            successes: 0,
+            failures: 0,
+            first_seen: time,
+            last_seen: time,
+            first_failure: None,
+            last_failure: None,
+            latency: None,
+            kinds: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, seen: &Seen<'_>) {
+        self.handshakes += 1;
+        self.first_seen = self.first_seen.min(seen.time);
+        self.last_seen = self.last_seen.max(seen.time);
+        if let Some(handshake) = seen.handshake {
+            self.latency.get_or_insert_default().add(handshake);
+        }
+        match seen.class {
+            Class::Success => self.successes += 1,
+            Class::Neither => {}
+            Class::Failure => {
+                self.failures += 1;
+                self.first_failure = Some(self.first_failure.map_or(seen.time, |first| first.min(seen.time)));
+                self.last_failure = Some(self.last_failure.map_or(seen.time, |last| last.max(seen.time)));
+                if let Some((_, count)) = self.kinds.iter_mut().find(|(kind, _)| kind == seen.verdict) {
+                    *count += 1;
+                } else if self.kinds.len() < MAX_KINDS {
+                    self.kinds.push((Arc::clone(seen.verdict), 1));
+                }
+            }
+        }
+    }
+
+    fn take_back(&mut self, verdict: &str, class: Class) {
+        self.handshakes = self.handshakes.saturating_sub(1);
+        match class {
+            Class::Success => self.successes = self.successes.saturating_sub(1),
+            Class::Neither => {}
+            Class::Failure => {
+                self.failures = self.failures.saturating_sub(1);
+                if let Some((_, count)) = self.kinds.iter_mut().find(|(kind, _)| &**kind == verdict) {
+                    *count = count.saturating_sub(1);
+                }
+            }
+        }
+    }
+
+    /// What is worth least is forgotten first.
+    fn worth(&self) -> (u64, Timestamp) {
+        (self.failures, self.last_seen)
+    }
+}

@@ -1,0 +1,162 @@
+//! A summary for people: what failed, what it has in common, where, and which certificates are about to expire.
+
+use std::fmt::{self, Display, Formatter};
+use std::hash::Hash;
+
+use super::{EXPIRES_SOON, Incident, Summary, Table};
+use crate::engine::timestamp::{Civil, Timestamp};
+use crate::sink::Clean;
+use crate::verdict::words;
+
+/// Most incidents and certificates that are listed.
+const MOST: usize = 10;
+/// Most rows of a table.
+const ROWS: usize = 5;
+
+/// Shows a summary in lines of text, each ended; nothing if there is nothing to tell.
+#[derive(Clone, Copy, Debug)]
+pub struct Text<'a> {
+    pub summary: &'a Summary,
+    /// Seconds east of UTC.
+    pub offset: i32,
+}
+
+impl Display for Text<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let summary = self.summary;
+        let Some((first, last)) = summary.period() else { return Ok(()) };
+        let failures = summary.failures();
+        if failures > 0 {
+            writeln!(
+                f,
+                "{failures} of {} handshakes failed ({}), {} to {}",
+                summary.handshakes(),
+                Share(failures, summary.handshakes()),
+                self.time(first),
+                self.time(last)
+            )?;
+            let incidents = summary.incidents().list();
+            for incident in incidents.iter().take(MOST) {
+                self.write_incident(incident, f)?;
+            }
+            if incidents.len() > MOST {
+                writeln!(f, "  and {} more kinds", incidents.len() - MOST)?;
+            }
+        }
+        // One failure has been told whole by now.
+        if failures > 1 {
+            self.write_table(f, "listener", summary.listeners(), ToString::to_string)?;
+            self.write_table(f, "server name", summary.server_names(), |name| Clean(name).to_string())?;
+            self.write_table(f, "client", summary.clients(), ToString::to_string)?;
+        }
+        self.write_certificates(f, last)
+    }
+}
+
+impl Text<'_> {
+    /// `412 of 430 failures: sni_missing, one JA4, 10.8.0.0/14 (37 clients), to 10.4.0.9:8443, since 14:02:11`
+    fn write_incident(&self, incident: &Incident, f: &mut Formatter<'_>) -> fmt::Result {
+        let all = self.summary.failures();
+        write!(f, "  {} of {all} failures: {}", incident.failures, Clean(&incident.verdict))?;
+        incident.in_common().iter().try_for_each(|phrase| write!(f, ", {}", Clean(phrase)))?;
+        if incident.failures == 1 {
+            return writeln!(f, ", at {}", self.time(incident.last));
+        }
+        writeln!(f, ", since {}, last at {}", self.time(incident.first), self.time(incident.last))
+    }
+
+    fn write_table<K: Clone + Eq + Hash + Ord>(
+        &self,
+        f: &mut Formatter<'_>,
+        what: &str,
+        table: &Table<K>,
+        show: impl Fn(&K) -> String,
+    ) -> fmt::Result {
+        let failing = table.failing(usize::MAX);
+        let rows: Vec<_> = failing.iter().take(ROWS).map(|(key, tally)| (show(key), tally)).collect();
+        let Some(width) = rows.iter().map(|(key, _)| key.chars().count()).max() else { return Ok(()) };
+        let width = width.max(what.len()).min(48);
+        writeln!(
+            f,
+            "  {what:<width$}  {:>8}  {:>11}  {:>10}  {:<8}  {:<8}  mostly",
+            "failures", "of failures", "handshakes", "first", "last"
+        )?;
+        for (key, tally) in rows {
+            let time = |time: Option<Timestamp>| time.map(|time| self.clock(time)).unwrap_or_default();
+            writeln!(
+                f,
+                "  {key:<width$}  {:>8}  {:>11}  {:>10}  {:<8}  {:<8}  {}",
+                tally.failures,
+                Share(tally.failures, self.summary.failures()).to_string(),
+                tally.handshakes,
+                time(tally.first_failure),
+                time(tally.last_failure),
+                Clean(tally.top_verdict().map_or("", |(verdict, _)| verdict)),
+            )?;
+        }
+        if failing.len() > ROWS {
+            writeln!(f, "  and {} more", failing.len() - ROWS)?;
+        }
+        if table.forgotten() > 0 {
+            writeln!(f, "  {} that failed least were forgotten for want of room", table.forgotten())?;
+        }
+        Ok(())
+    }
+
+    fn write_certificates(&self, f: &mut Formatter<'_>, now: Timestamp) -> fmt::Result {
+        let expiring: Vec<_> = self.summary.certificates().expiring(now, EXPIRES_SOON).collect();
+        if expiring.is_empty() {
+            return Ok(());
+        }
+        let days = |seconds: i64| seconds / 86_400;
+        writeln!(f, "  certificates that end within {} days", EXPIRES_SOON.as_secs() / 86_400)?;
+        for (not_after, subject, certificate) in expiring.iter().take(MOST) {
+            let left = not_after - now.as_secs().cast_signed();
+            let when = match left {
+                ..0 => format!("{} days ago", days(-left)),
+                _ => format!("in {} days", days(left)),
+            };
+            let date = words::date(*not_after);
+            write!(f, "  {date} ({when})  {} at {}", Clean(subject), certificate.server)?;
+            match &certificate.server_name {
+                Some(name) => writeln!(f, " for {}", Clean(name))?,
+                None => writeln!(f)?,
+            }
+        }
+        if expiring.len() > MOST {
+            writeln!(f, "  and {} more", expiring.len() - MOST)?;
+        }
+        Ok(())
+    }
+
+    /// With the day, where not all is of the same.
+    fn time(&self, time: Timestamp) -> String {
+        let Some((first, last)) = self.summary.period() else { return self.clock(time) };
+        let day = |time: Timestamp| words::date(self.local(time));
+        if day(first) == day(last) { self.clock(time) } else { format!("{} {}", day(time), self.clock(time)) }
+    }
+
+    fn clock(&self, time: Timestamp) -> String {
+        let Civil { hour, minute, second, .. } = Civil::of(self.local(time));
+        format!("{hour:02}:{minute:02}:{second:02}")
+    }
+
+    fn local(&self, time: Timestamp) -> i64 {
+        time.as_secs().cast_signed() + i64::from(self.offset)
+    }
+}
+
+/// A part of a whole: `17.8 %`.
+struct Share(u64, u64);
+
+impl Display for Share {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        // Tenths of a percent, rounded.
+        let (part, whole) = (u128::from(self.0), u128::from(self.1.max(1)));
+        let tenths = (part * 2000 + whole) / (whole * 2);
+        match (tenths, part) {
+            (0, 1..) => f.write_str("< 0.1 %"),
+            _ => write!(f, "{}.{} %", tenths / 10, tenths % 10),
+        }
+    }
+}
