@@ -11,8 +11,8 @@ use clap::CommandFactory as _;
 use clap::error::ErrorKind;
 
 use super::args::{
-    Args, AttachArg, CleanupArgs, ColorArg, DoctorArgs, FilterArgs, FormatArg, JudgeArgs, OutputArgs, ReplayArgs,
-    SourceArgs, TimeArg, WatchArgs,
+    Args, AttachArg, CleanupArgs, ColorArg, DoctorArgs, FilterArgs, FormatArg, JudgeArgs, OutputArgs,
+    ReplayArgs, SourceArgs, TimeArg, WatchArgs,
 };
 use super::glob::Glob;
 use super::values;
