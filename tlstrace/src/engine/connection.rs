@@ -22,7 +22,7 @@ use super::facts::{
 use super::proxy::ProxyHeader;
 use super::records::{Observer, Protection, Reading, Records, WholeMessage};
 use super::segment::Segment;
-use super::stream::Stream;
+use super::stream::{RESENT_APART, Stream};
 use super::timestamp::Timestamp;
 use super::tls13::{ClientCertificate, Exchange};
 
@@ -45,9 +45,6 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(150);
 const LINGER: Duration = Duration::from_mins(1);
 /// A hole that the receiver does not have was lost by the capture; so long is waited for a reordered event.
 const HOLE_PATIENCE: Duration = Duration::from_millis(100);
-/// Repetitions closer together than this are copies of one packet, which a mirror port or a capture on all
-/// interfaces makes: timers that send again start at 200 ms in Linux (`TCP_RTO_MIN`).
-const RESENT_APART: Duration = Duration::from_millis(10);
 /// `ECCurveType` of a ServerKeyExchange that names its curve (RFC 8422 §5.4).
 const NAMED_CURVE: u8 = 3;
 /// Bytes kept of a stream that does not begin with TLS.

@@ -10,11 +10,16 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
 use super::segment::Segment;
+use super::timestamp::Timestamp;
 
+/// Repetitions closer together than this are copies of one packet, which a mirror port or a capture on all
+/// interfaces makes: timers that send again start at 200 ms in Linux (`TCP_RTO_MIN`).
+pub(crate) const RESENT_APART: Duration = Duration::from_millis(10);
 /// Most bytes that one direction holds back behind a hole.
 const MAX_PENDING_BYTES: usize = 128 * 1024;
 /// Most pieces that one direction holds back behind a hole.
@@ -64,6 +69,8 @@ pub(crate) struct Stream {
     /// One past the highest byte that the peer acknowledged (a FIN counts as a byte).
     acked: u64,
     retransmissions: u32,
+    /// When there was new payload last.
+    last_news: Timestamp,
     /// Payload bytes given up as never captured.
     lost: u64,
     gaps: u32,
@@ -125,7 +132,12 @@ impl Stream {
             return false;
         }
         let news = self.see(start..start.saturating_add(len));
-        if len > 0 && !news && !self.is_probe(start, len) {
+        if news {
+            self.last_news = self.last_news.max(segment.timestamp);
+        } else if len > 0
+            && !self.is_probe(start, len)
+            && segment.timestamp.since(self.last_news) >= RESENT_APART
+        {
             self.retransmissions = self.retransmissions.saturating_add(1);
         }
         if segment.is_fin() {
@@ -377,6 +389,8 @@ mod tests {
         }
     }
 
+    const LATER: Timestamp = Timestamp::from_nanos(200_000_000);
+
     fn segment(sequence: u32, bytes: &[u8]) -> Segment<'_> {
         Segment {
             timestamp: Timestamp::default(),
@@ -462,6 +476,12 @@ mod tests {
         let mut news_at = |offset: u32, bytes| stream.take(&segment(1 + offset, bytes), &mut collected);
         assert!(news_at(4, b"ef") && news_at(0, b"ab") && news_at(2, b"cd"));
         assert!(!news_at(2, b"cd") && !news_at(4, b"e"));
+        assert_eq!(stream.retransmissions(), 0, "copies, as a mirror port makes them");
+        let mut late = |offset: u32, bytes| {
+            let segment = Segment { timestamp: LATER, ..segment(1 + offset, bytes) };
+            stream.take(&segment, &mut collected)
+        };
+        assert!(!late(2, b"cd") && !late(4, b"e"));
         assert_eq!(stream.retransmissions(), 2);
     }
 
@@ -481,10 +501,10 @@ mod tests {
     fn a_keep_alive_is_no_data() {
         assert_eq!(read(9, &[(u32::MAX, b"k"), (0, b"ab"), (1, b"b")]), b"ab");
         let mut stream = Stream::default();
-        for (sequence, bytes, retransmissions) in
-            [(1, &b"ab"[..], 0), (2, b"b", 0), (1, b"a", 1), (1, b"ab", 2)]
-        {
-            stream.take(&segment(sequence, bytes), &mut Collected::default());
+        stream.take(&segment(1, b"ab"), &mut Collected::default());
+        for (sequence, bytes, retransmissions) in [(2, &b"b"[..], 0), (1, b"a", 1), (1, b"ab", 2)] {
+            let segment = Segment { timestamp: LATER, ..segment(sequence, bytes) };
+            stream.take(&segment, &mut Collected::default());
             assert_eq!(stream.retransmissions(), retransmissions);
         }
     }

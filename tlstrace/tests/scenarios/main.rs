@@ -89,7 +89,7 @@ struct Expectation {
     alerts: Option<Vec<String>>,
     history: Option<String>,
     server_name: Option<String>,
-    /// Facts of the evidence, or `fact ~ part of its detail`; likewise the next two.
+    /// Facts of the evidence, or `fact ~ part of its detail`; likewise the next two. Of warnings there must be no more.
     #[serde(default)]
     evidence: Vec<String>,
     #[serde(default)]
@@ -267,6 +267,9 @@ fn check(expect: &Expectation, verdicts: &[Verdict]) -> Result<(), String> {
     let alternatives = verdict.alternatives.iter().map(|a| (a.verdict, &*a.why));
     contains("alternative", &expect.alternatives, alternatives.collect());
     contains("warning", &expect.warnings, verdict.warnings.iter().map(|w| (w.fact, &*w.detail)).collect());
+    if let Some(warning) = verdict.warnings.get(expect.warnings.len()) {
+        problems.push(format!("there is a warning more: {warning:?}"));
+    }
     for part in &expect.says {
         if !verdict.summary.contains(part.as_str()) {
             problems.push(format!("the summary lacks {part:?}"));

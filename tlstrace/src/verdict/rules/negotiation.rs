@@ -155,7 +155,8 @@ impl Rule for CipherSuiteMismatch {
         "The server answered with handshake_failure (RFC 8446 §4.1.1, RFC 5246 §7.4.1.3), and none of the \
          suites on offer is among those that this listener has selected for others. Without such history \
          it is suspected where the offer holds a single suite, or none that RFC 9325 §4.2 and RFC 8446 \
-         §9.1 ask for, and is otherwise broad."
+         §9.1 ask for, and is otherwise broad. A server that hangs up without an alert, as gRPC does, is \
+         suspected of it where its listener is well known."
     }
 
     fn remedy(&self) -> &'static str {
@@ -209,7 +210,8 @@ impl Rule for GroupMismatch {
     fn doc_long(&self) -> &'static str {
         "The server answered with handshake_failure, and none of the groups on offer (RFC 8446 §4.2.7, RFC \
          8422 §5.1.1) is among those that this listener has selected for others. Without such history it \
-         is suspected where the offer holds a single group and is otherwise broad."
+         is suspected where the offer holds a single group and is otherwise broad. JSSE says \
+         unexpected_message and GnuTLS internal_error in its place."
     }
 
     fn remedy(&self) -> &'static str {
@@ -262,7 +264,8 @@ impl Rule for SignatureAlgorithmMismatch {
         "The server answered with handshake_failure, and the client's signature_algorithms (RFC 8446 \
          §4.2.3, RFC 5246 §7.4.1.4.1) or its TLS 1.2 cipher suites have no room for the kind of key in \
          this listener's certificate. Without such history it is suspected where the offer lacks the \
-         algorithms of RFC 8446 §9.1 and is otherwise broad."
+         algorithms of RFC 8446 §9.1 and is otherwise broad. JSSE and rustls find out only after the \
+         ServerHello of TLS 1.3, and their alert is encrypted."
     }
 
     fn remedy(&self) -> &'static str {

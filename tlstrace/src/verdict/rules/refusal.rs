@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::engine::facts::{How, Phase, Role};
+use crate::engine::tls13::Exchange;
 use crate::tls::codepoints::AlertDescription;
 use crate::verdict::{Blame, Case, Confidence, EndedHow, Finding, Severity, Specificity, words};
 
@@ -230,6 +231,9 @@ impl Rule for ProtocolError {
 
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
         let facts = case.facts;
+        if let Some(finding) = refused_before_certificate(case) {
+            return Some(finding);
+        }
         let ending = case.root.ending?;
         let How::Alert(alert) = ending.how else { return None };
         let by_name = matches!(
@@ -283,4 +287,26 @@ impl Rule for ProtocolError {
             .evidence("alert", words::alert(alert.description)),
         )
     }
+}
+
+/// TLS 1.3: the client's encrypted alert came before the server's flight was complete, so it is hardly about the
+/// certificate.
+fn refused_before_certificate(case: &Case<'_>) -> Option<Finding> {
+    let exchange = Exchange::of(case.facts)?;
+    let record = exchange.client_alert()?;
+    let is_first = case.root.ending.is_some_and(|ending| ending.time >= record.time);
+    if exchange.is_server_flight_complete() || !is_first || !case.facts.is_complete_capture() {
+        return None;
+    }
+    Some(
+        Finding::new("The client sent an encrypted alert before the server's flight was complete.")
+            .confidence(Confidence::Suspected)
+            .specificity(Specificity::Class)
+            .ended_by(Role::Client, EndedHow::Alert)
+            .evidence(
+                "encrypted_alert",
+                format!("a record of {} bytes stands where a Finished is due", record.length),
+            )
+            .alternative("server_certificate_rejected", "the server's flight may be padded or coalesced"),
+    )
 }

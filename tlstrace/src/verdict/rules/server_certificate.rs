@@ -42,6 +42,8 @@ pub(super) const RULES: &[&dyn Rule] = &[
 const LATE_CHECK: Duration = Duration::from_secs(5);
 /// A silent close in the middle of the handshake that comes later is more likely a timeout.
 const SILENT_CHECK: Duration = Duration::from_secs(1);
+/// Header, level and description.
+const ALERT_RECORD_LEN: u64 = 7;
 /// A certificate that expires within so many days is worth a warning.
 const EXPIRY_WARNING_DAYS: i64 = 14;
 const DAY: i64 = 86_400;
@@ -348,9 +350,20 @@ fn refusal(case: &Case<'_>) -> Option<(Refusal, Timestamp)> {
         && facts.client().opaque_records.is_empty()
         && facts.progress.client_key_exchange.is_none()
         && server.stuck_at.is_none()
-        && server.acked >= server.bytes.min(root.received.unwrap_or(u64::MAX))
+        && (exchange.is_some() || has_received_flight(case, &root))
         && root.time.since(flight) < SILENT_CHECK;
     (is_flight_complete && is_answer).then_some((Refusal::Silent(root), root.time))
+}
+
+/// Whether who ended the connection had received all that the server sent until somebody ended it. In TLS 1.3 the
+/// server may go on without waiting (tickets, an encrypted alert), and nothing shows where its flight ended.
+fn has_received_flight(case: &Case<'_>, root: &Ending) -> bool {
+    let facts = case.facts;
+    let ends =
+        facts.endings.iter().filter(|ending| ending.role == Role::Server).map(|ending| ending.position);
+    let flight = ends.min().unwrap_or(facts.server().bytes);
+    // An alert is placed at the segment in which it ends, and may have begun before it.
+    root.received.is_none_or(|received| received + ALERT_RECORD_LEN >= flight)
 }
 
 /// NSS verifies while it finishes the handshake: in TLS 1.2 its alert follows its own Finished and does not wait
