@@ -75,6 +75,8 @@ pub struct Summary {
     pub unsupported_links: BTreeMap<u32, u64>,
     /// See [`CaptureReader::truncated_at`].
     pub truncated_at: Option<u64>,
+    /// See [`engine::Counts::evicted`].
+    pub evicted: u64,
 }
 
 /// Why a replay ended early.
@@ -118,6 +120,7 @@ pub fn feed(
         }
     };
     engine.finish();
+    summary.evicted = engine.counts().evicted;
     if drain(engine, on_output)?.is_break() {
         return Ok(summary);
     }
@@ -177,6 +180,7 @@ impl Summary {
     fn add(&mut self, other: &Self) {
         self.frames += other.frames;
         self.segments += other.segments;
+        self.evicted += other.evicted;
         for (reason, count) in &other.skipped {
             *self.skipped.entry(reason).or_default() += count;
         }
@@ -210,7 +214,11 @@ impl fmt::Display for Summary {
     /// `10 packets, 8 TCP segments, 2 IP packets that are not TCP`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} packets, {} TCP segments", self.frames, self.segments)?;
-        self.skipped.iter().try_for_each(|(reason, count)| write!(f, ", {count} {reason}"))
+        self.skipped.iter().try_for_each(|(reason, count)| write!(f, ", {count} {reason}"))?;
+        if self.evicted > 0 {
+            write!(f, "; {} connections forgotten for want of room", self.evicted)?;
+        }
+        Ok(())
     }
 }
 

@@ -6,6 +6,8 @@
 //! belong to. Records may be split anywhere, down to single bytes; a message may span records and a record
 //! may hold many messages (RFC 8446 §5.1).
 
+use smallvec::SmallVec;
+
 use crate::tls::Decoded;
 use crate::tls::codepoints::{AlertDescription, AlertLevel, ContentType, HandshakeType};
 use crate::tls::record::{FirstBytes, RecordHeader, sniff};
@@ -78,7 +80,7 @@ pub(crate) enum Protection {
 pub(crate) struct Records {
     state: State,
     /// Partial unit: the head of the stream, a record header, a message header, an alert.
-    partial: Vec<u8>,
+    partial: SmallVec<[u8; HEAD_LEN]>,
     message: Message,
     change_cipher_spec_seen: bool,
     /// Bytes of the stream's head that the observer has.
@@ -124,6 +126,8 @@ enum Body {
 /// A handshake message on its way.
 #[derive(Clone, Debug, Default)]
 struct Message {
+    /// As much as there is of the 4-byte header, until it is whole.
+    header: SmallVec<[u8; MESSAGE_HEADER_LEN]>,
     kind: Option<HandshakeType>,
     /// Bytes of the body still to come.
     left: u32,
@@ -461,25 +465,31 @@ impl Records {
         let mut rest = bytes;
         while !rest.is_empty() {
             let Some(kind) = self.message.kind else {
-                let before = self.message.body.len();
+                let before = self.message.header.len();
                 if before == 0 {
                     self.message.first_record = self.handshake_records;
                 }
                 let (head, tail) = rest.split_at(rest.len().min(MESSAGE_HEADER_LEN - before));
-                self.message.body.extend_from_slice(head);
+                self.message.header.extend_from_slice(head);
                 rest = tail;
-                if let [kind, a, b, c] = *self.message.body {
+                if let [kind, a, b, c] = *self.message.header {
                     self.begin_message(HandshakeType(kind), u32::from_be_bytes([0, a, b, c]), observer);
                 }
                 continue;
             };
             let (part, tail) =
                 rest.split_at(rest.len().min(usize::try_from(self.message.left).unwrap_or(usize::MAX)));
+            rest = tail;
             let keep = part.len().min(usize::try_from(self.message.wanted).unwrap_or(usize::MAX));
-            self.message.body.extend_from_slice(part.get(..keep).unwrap_or_default());
+            let kept = part.get(..keep).unwrap_or_default();
             self.message.wanted -= u32::try_from(keep).unwrap_or(self.message.wanted);
             self.message.left -= u32::try_from(part.len()).unwrap_or(self.message.left);
-            rest = tail;
+            if self.message.left == 0 && self.message.body.is_empty() {
+                // It came in one piece, as nearly all do, and need not be kept to be read.
+                self.tell(kind, kept, observer);
+                continue;
+            }
+            self.message.body.extend_from_slice(kept);
             if self.message.left == 0 {
                 self.end_message(kind, observer);
             }
@@ -488,7 +498,7 @@ impl Records {
     }
 
     fn begin_message(&mut self, kind: HandshakeType, length: u32, observer: &mut impl Observer) {
-        self.message.body.clear();
+        self.message.header.clear();
         self.message.kind = Some(kind);
         self.message.left = length;
         self.message.wanted = wanted_of(kind, length);
@@ -499,15 +509,17 @@ impl Records {
     }
 
     fn end_message(&mut self, kind: HandshakeType, observer: &mut impl Observer) {
-        let body = (!self.message.lost).then_some(&*self.message.body);
+        let body = std::mem::take(&mut self.message.body);
+        self.tell(kind, &body, observer);
+    }
+
+    /// Tells of a message whose kept part is `body`, and makes ready for the next one.
+    fn tell(&mut self, kind: HandshakeType, body: &[u8], observer: &mut impl Observer) {
+        let body = (!self.message.lost).then_some(body);
         let records = self.handshake_records.saturating_sub(self.message.first_record).saturating_add(1);
         observer.message(WholeMessage { kind, body, records });
         self.message.kind = None;
         self.message.lost = false;
-        self.message.body.clear();
-        if self.message.body.capacity() > 16 * 1024 {
-            self.message.body = Vec::new();
-        }
     }
 
     fn missing(&mut self, len: u64, observer: &mut impl Observer) {

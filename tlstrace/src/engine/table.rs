@@ -4,6 +4,8 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
+use foldhash::fast::RandomState;
+
 use super::connection::{Connection, Judged};
 use super::segment::Segment;
 use super::timestamp::Timestamp;
@@ -58,7 +60,7 @@ impl Tracked {
 #[derive(Debug)]
 pub(crate) struct Table {
     limit: usize,
-    by_key: HashMap<ConnectionKey, Slot>,
+    by_key: HashMap<ConnectionKey, Slot, RandomState>,
     entries: Vec<Entry>,
     free: Vec<u32>,
     /// Deadlines as they were when pushed: a popped entry is checked against the connection's present one.
@@ -81,7 +83,7 @@ impl Table {
     pub(crate) fn new(limit: usize) -> Self {
         Self {
             limit: limit.max(1),
-            by_key: HashMap::new(),
+            by_key: HashMap::default(),
             entries: Vec::new(),
             free: Vec::new(),
             deadlines: BinaryHeap::new(),

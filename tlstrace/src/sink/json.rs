@@ -21,7 +21,7 @@ use crate::tls::codepoints::{AlertLevel, ProtocolVersion};
 use crate::tls::fingerprint;
 use crate::verdict::{Alternative, EndedHow, Evidence, Severity, Verdict, words};
 
-use super::rendered::{Rendered, hash_of};
+use super::rendered::Rendered;
 use super::{Observer, Sink};
 
 /// The JSON format.
@@ -41,7 +41,7 @@ impl Sink for Json {
             client: match verdict.facts.client_hello.as_deref() {
                 None => None,
                 Some(hello) => Some(self.clients.get(
-                    hash_of(&shown_of(hello)),
+                    shown_of(hello),
                     |known| shown_of(known) == shown_of(hello),
                     || Box::new(hello.clone()),
                     || Client::of(hello),

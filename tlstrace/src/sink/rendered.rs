@@ -5,8 +5,9 @@
 //! is bounded; what is looked up is compared, not only its hash.
 
 use std::collections::HashMap;
-use std::hash::{Hash, Hasher};
+use std::hash::{BuildHasher as _, Hash};
 
+use foldhash::fast::RandomState;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -17,24 +18,25 @@ const MAX_KEPT: usize = 512;
 /// Rendered parts by what they show.
 #[derive(Debug)]
 pub(super) struct Rendered<K> {
-    by_hash: HashMap<u64, (K, Box<RawValue>)>,
+    by_hash: HashMap<u64, (K, Box<RawValue>), RandomState>,
 }
 
 impl<K> Default for Rendered<K> {
     fn default() -> Self {
-        Self { by_hash: HashMap::new() }
+        Self { by_hash: HashMap::default() }
     }
 }
 
 impl<K> Rendered<K> {
-    /// The part for a key with this `hash`: as it was rendered before for an equal key, or as `render` gives it.
+    /// The part for what is shown, `shown`: as it was rendered before for an equal key, or as `render` gives it.
     pub(super) fn get<T: Serialize>(
         &mut self,
-        hash: u64,
+        shown: impl Hash,
         is_key: impl Fn(&K) -> bool,
         key: impl FnOnce() -> K,
         render: impl FnOnce() -> T,
     ) -> serde_json::Result<&RawValue> {
+        let hash = self.by_hash.hasher().hash_one(shown);
         let is_known = self.by_hash.get(&hash).is_some_and(|(known, _)| is_key(known));
         if !is_known {
             if self.by_hash.len() >= MAX_KEPT {
@@ -50,9 +52,3 @@ impl<K> Rendered<K> {
     }
 }
 
-/// Hash of anything, the same for as long as the program runs.
-pub(super) fn hash_of(value: &impl Hash) -> u64 {
-    let mut hasher = std::hash::DefaultHasher::new();
-    value.hash(&mut hasher);
-    hasher.finish()
-}

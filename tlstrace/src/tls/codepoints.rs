@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use tls_parser::{TlsCipherAu, TlsCipherKx, TlsCipherMac, TlsCipherSuite, TlsPRF};
+use tls_parser::{TlsCipherAu, TlsCipherEncMode, TlsCipherKx, TlsCipherMac, TlsCipherSuite, TlsPRF};
 
 /// Declares a 16-bit or 8-bit code point, its constants and their registered names.
 macro_rules! code_point {
@@ -548,7 +548,9 @@ impl CipherSuite {
             return self.hash_len();
         }
         let aead = suite.mac == TlsCipherMac::Aead || self.is_tls13();
-        aead.then(|| if suite.name.contains("_CCM_8") { 8 } else { 16 })
+        // No other mode has suites with a short tag (RFC 6655 §4, RFC 8446 §B.4).
+        let is_short = suite.enc_mode == TlsCipherEncMode::Ccm && suite.name.contains("_CCM_8");
+        aead.then_some(if is_short { 8 } else { 16 })
     }
 
     fn entry(self) -> Option<&'static TlsCipherSuite> {

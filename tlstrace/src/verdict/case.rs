@@ -14,7 +14,12 @@ use super::{Case, Confidence, Finding, KnownChain, words};
 /// Silence that lasts shorter may be the end of the capture.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-impl Case<'_> {
+impl<'a> Case<'a> {
+    /// The encrypted records, if the server selected TLS 1.3.
+    pub fn exchange(&self) -> Option<&Exchange<'a>> {
+        self.exchange.get_or_init(|| Exchange::of(self.facts)).as_ref()
+    }
+
     /// When the connection ended, or was given up.
     pub fn ended_at(&self) -> Timestamp {
         self.root.ending.map_or(self.facts.judged_at, |ending| ending.time)
@@ -38,7 +43,7 @@ impl Case<'_> {
         }
         let hello = self.facts.client_hello.as_ref()?;
         let chain = self.listener.name_of(hello)?.chain.as_deref()?;
-        let fits = Exchange::of(self.facts)?.holds_chain(chain);
+        let fits = self.exchange()?.holds_chain(chain);
         fits.then_some(KnownChain { chain, from_history: true })
     }
 

@@ -13,11 +13,13 @@ pub mod rules;
 pub mod words;
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use crate::engine::facts::{Ending, HandshakeFacts, How, Phase, Role};
 use crate::engine::history::ListenerHistory;
 use crate::engine::timestamp::Timestamp;
+use crate::engine::tls13::Exchange;
 use crate::tls::certificate::CertificateChain;
 use crate::tls::client_hello::ServerName;
 
@@ -154,13 +156,14 @@ pub struct Verdict {
 }
 
 /// What the rules are asked about.
-#[derive(Clone, Copy)]
 pub struct Case<'a> {
     pub facts: &'a HandshakeFacts,
     pub listener: &'a ListenerHistory,
     /// The listener's history has counted this connection's outcome already.
     pub is_counted: bool,
     pub root: &'a RootCause,
+    exchange: OnceCell<Option<Exchange<'a>>>,
+    answers: rules::Answers,
 }
 
 /// What is known of the certificates that the server presented.
@@ -181,7 +184,7 @@ pub fn judge(
     without: &[&str],
 ) -> Option<Judgement> {
     let root = RootCause::of(facts);
-    let case = Case { facts, listener, is_counted, root: &root };
+    let case = Case::new(facts, listener, is_counted, &root);
     let (rule, finding) = rules::all()
         .filter(|rule| !without.contains(&rule.id()))
         .filter_map(|rule| Some((rule, rule.judge(&case)?)))
@@ -410,7 +413,17 @@ as_str!(Blame { Client => "client", Server => "server", Path => "path", Config =
 as_str!(Confidence { Suspected => "suspected", Inferred => "inferred", Observed => "observed", });
 as_str!(EndedHow { Alert => "alert", Reset => "reset", Close => "close", Silence => "silence", });
 
-impl Case<'_> {
+impl<'a> Case<'a> {
+    fn new(
+        facts: &'a HandshakeFacts,
+        listener: &'a ListenerHistory,
+        is_counted: bool,
+        root: &'a RootCause,
+    ) -> Self {
+        let (exchange, answers) = (OnceCell::new(), rules::Answers::default());
+        Self { facts, listener, is_counted, root, exchange, answers }
+    }
+
     /// A whole ClientHello came and the server sent not one byte.
     pub fn is_hello_unanswered(&self) -> bool {
         self.facts.client_hello.is_some() && self.facts.server().bytes == 0

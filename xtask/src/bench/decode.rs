@@ -9,7 +9,6 @@ use std::fs;
 use std::hint::black_box;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -31,13 +30,14 @@ use tlstrace::tls::handshake::MessageHeader;
 use tlstrace::tls::server_hello::ServerHello;
 use tlstrace_common::encapsulation::LinkKind;
 
+use super::table::{Table, count_of};
 use crate::cargo;
 
 /// Nanoseconds and instructions per message and per handshake.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub(super) struct Args {
     /// How often each case is timed.
-    #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, default_value_t = ROUNDS, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
     /// Only cases whose name contains this.
     #[arg(long, default_value = "")]
@@ -50,18 +50,24 @@ pub(crate) struct Args {
     repeat: Option<u32>,
 }
 
-pub(crate) fn run(args: &Args) -> Result<()> {
-    if cfg!(debug_assertions) {
-        return run_release_build();
+const ROUNDS: u32 = 25;
+
+impl Default for Args {
+    fn default() -> Self {
+        Self { rounds: ROUNDS, only: String::new(), no_instructions: false, repeat: None }
     }
+}
+
+pub(super) fn run(args: &Args) -> Result<Table> {
     let inputs = Inputs::read()?;
     let mut cases = cases(&inputs)?;
     cases.retain(|case| case.name.contains(&args.only));
+    let mut table = Table::new("one message, one handshake", &["bytes", "ns", "instructions"]);
     if let Some(times) = args.repeat {
         for case in &mut cases {
             case.repeat(times);
         }
-        return Ok(());
+        return Ok(table);
     }
 
     let with_instructions = !args.no_instructions && has_valgrind();
@@ -69,26 +75,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         writeln!(io::stderr(), "instructions are not counted: valgrind is not installed")?;
     }
     let times = time(&mut cases, args.rounds)?;
-    let mut out = io::stdout().lock();
-    writeln!(out, "{:44}{:>8}{:>12}{:>12}{:>14}", "", "bytes", "ns, minimum", "ns, median", "instructions")?;
-    for (case, mut times) in cases.iter().zip(times) {
-        times.sort_by(f64::total_cmp);
-        let median = times[times.len() / 2];
-        write!(out, "{:44}{:>8}{:>12.0}{median:>12.0}", case.name, case.bytes, times[0])?;
-        if with_instructions {
-            write!(out, "{:>14}", instructions(&case.name)?)?;
-        }
-        writeln!(out)?;
+    for (case, times) in cases.iter().zip(times) {
+        let count = if with_instructions { vec![instructions(&case.name)?] } else { Vec::new() };
+        table.push(&case.name, vec![vec![count_of(case.bytes)], times, count]);
     }
-    Ok(())
-}
-
-/// Becomes this very command, compiled as a release is.
-fn run_release_build() -> Result<()> {
-    let executables = cargo::build(&["build", "--release", "--package", "xtask"])?;
-    let xtask = &executables.first().context("cargo built no program")?.path;
-    let error = Command::new(xtask).args(std::env::args_os().skip(1)).exec();
-    Err(error).with_context(|| format!("cannot run {}", xtask.display()))
+    Ok(table)
 }
 
 /// Something to be measured.
@@ -352,17 +343,17 @@ fn has_valgrind() -> bool {
 }
 
 /// Repetitions of the two runs whose difference counts.
-const FEW: u64 = 100;
-const MANY: u64 = 600;
+const FEW: usize = 100;
+const MANY: usize = 600;
 
 /// Instructions of one repetition of a case.
-fn instructions(name: &str) -> Result<u64> {
+fn instructions(name: &str) -> Result<f64> {
     let (few, many) = (collected(name, FEW)?, collected(name, MANY)?);
-    Ok(many.saturating_sub(few) / (MANY - FEW))
+    Ok(count_of(many.saturating_sub(few) / (MANY - FEW)))
 }
 
 /// Instructions of a whole process that repeats a case so often.
-fn collected(name: &str, times: u64) -> Result<u64> {
+fn collected(name: &str, times: usize) -> Result<usize> {
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(std::env::current_exe()?)

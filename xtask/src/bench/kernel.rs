@@ -5,7 +5,7 @@
 //! statistics, has real packets, but only of one kind.
 
 use std::fs;
-use std::io::{self, Read as _, Write};
+use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -21,52 +21,37 @@ use tlstrace_common::event::TcpFlags;
 use tlstrace_common::symbols;
 use tlstrace_peers::{Family, Namespace, Pair, Service};
 
-pub(crate) fn run() -> Result<()> {
-    kernel(&mut io::stdout().lock())
-}
+use super::table::Table;
 
-fn kernel(out: &mut impl Write) -> Result<()> {
+pub(super) fn run() -> Result<Table> {
+    let mut table = Table::new("BPF programs, ns per packet", &["above an empty program", "empty program"]);
     let mut ours = Program::load(&fs::read(crate::ebpf::object()?)?, symbols::PROGRAM_IN)?;
     let mut empty = Program::load(&object_of(&RETURN_UNSPEC)?, OTHER)?;
     let mut touching = Program::load(&object_of(&[&READ_ETHER_TYPE[..], &RETURN_UNSPEC].concat())?, OTHER)?;
-    let info = ours.classifier()?.info()?;
-    writeln!(
-        out,
-        "{} instructions, {} walked by the verifier",
-        info.size_translated().unwrap_or(0) / 8,
-        info.verified_instruction_count().unwrap_or(0)
-    )?;
-
-    writeln!(out, "\nBPF_PROG_TEST_RUN, minimum, ns above an empty program")?;
-    for flows in [0, KNOWN_FLOWS] {
-        if flows != 0 {
-            ours.fill(flows)?;
-            writeln!(out, "with {flows} flows known")?;
-        }
+    let mut push = |case: String, ours: Duration, empty: Duration| {
+        let nanos = |time: Duration| vec![time.as_secs_f64() * 1e9];
+        table.push(case, vec![nanos(ours.saturating_sub(empty)), nanos(empty)]);
+    };
+    for (flows, known) in [(0, ""), (KNOWN_FLOWS, ", 65,536 flows known")] {
+        ours.fill(flows)?;
         for case in Case::ALL {
             let floor = empty.minimum(case)?;
-            let cost = ours.minimum(case)?;
-            let above = cost.saturating_sub(floor).as_nanos();
-            writeln!(out, "  {:<44} {above:>5}   (empty: {})", case.name(), floor.as_nanos())?;
+            push(format!("{}{known}", case.name()), ours.minimum(case)?, floor);
         }
     }
-
-    writeln!(
-        out,
-        "\nbulk TCP over a veth, packets of {MTU} bytes, ns per packet by the kernel's statistics"
-    )?;
     for (hook, attach_type) in [("ingress", TcAttachType::Ingress), ("egress", TcAttachType::Egress)] {
         let times = veth(&mut [&mut empty, &mut touching, &mut ours], attach_type)?;
         let [empty, touching, ours] = times[..] else { unreachable!("a time for each program") };
-        writeln!(
-            out,
-            "  {hook:<8} empty {}, one that reads the EtherType {}, tlstrace {}",
-            empty.as_nanos(),
-            touching.as_nanos(),
-            ours.as_nanos()
-        )?;
+        push(format!("bulk TCP over a veth, {hook}"), ours, empty);
+        push("  a program that reads the EtherType".to_owned(), touching, empty);
     }
-    Ok(())
+    let info = ours.classifier()?.info()?;
+    table.remark(format!(
+        "{} instructions, {} walked by the verifier",
+        info.size_translated().unwrap_or(0) / 8,
+        info.verified_instruction_count().unwrap_or(0)
+    ));
+    Ok(table)
 }
 
 /// How many flows the table holds.

@@ -1,14 +1,31 @@
-//! `cargo xtask bench`: figures, measured on this machine. One file a bench.
+//! `cargo xtask bench`: figures, measured on this machine. One file a bench; without a name, all that can run
+//! here.
 
 mod decode;
 mod kernel;
 mod replay;
+mod table;
 
-/// Measure how fast it is.
+use std::io::{self, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+use std::{env, fs};
+
+use anyhow::{Context as _, Result};
+use nix::unistd::Uid;
+
+use crate::cargo;
+use table::Table;
+
+/// Measure how fast it is, beside other programs where they are installed.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
-    bench: Bench,
+    bench: Option<Bench>,
+    /// Write the figures to this file, too: every round's.
+    #[arg(long, global = true, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
 #[derive(clap::Subcommand)]
@@ -19,10 +36,40 @@ enum Bench {
     Replay(replay::Args),
 }
 
-pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    match &args.bench {
-        Bench::Decode(args) => decode::run(args),
-        Bench::Kernel => kernel::run(),
-        Bench::Replay(args) => replay::run(args),
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if cfg!(debug_assertions) {
+        return run_release_build();
     }
+    let tables = match &args.bench {
+        Some(Bench::Decode(args)) => vec![decode::run(args)?],
+        Some(Bench::Kernel) => vec![kernel::run()?],
+        Some(Bench::Replay(args)) => vec![replay::run(args)?],
+        None => {
+            let mut tables = vec![decode::run(&decode::Args::default())?, replay::run(&replay::Args::default())?];
+            if Uid::effective().is_root() {
+                tables.push(kernel::run()?);
+            } else {
+                writeln!(io::stderr(), "the BPF programs are not measured: only root may load them")?;
+            }
+            tables
+        }
+    };
+    let mut out = io::stdout().lock();
+    for table in tables.iter().filter(|table| !table.is_empty()) {
+        writeln!(out, "{table}")?;
+    }
+    if let Some(path) = &args.json {
+        let tables: Vec<_> = tables.iter().map(Table::to_json).collect();
+        let text = serde_json::to_string_pretty(&tables)?;
+        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Becomes this very command, compiled as a release is.
+fn run_release_build() -> Result<()> {
+    let executables = cargo::build(&["build", "--release", "--package", "xtask"])?;
+    let xtask = &executables.first().context("cargo built no program")?.path;
+    let error = Command::new(xtask).args(env::args_os().skip(1)).exec();
+    Err(error).with_context(|| format!("cannot run {}", xtask.display()))
 }

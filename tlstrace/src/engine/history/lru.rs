@@ -4,17 +4,19 @@ use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
 
+use foldhash::fast::RandomState;
+
 /// A map of at most `LIMIT` entries. When it is full, an eighth of it goes: what has not proven itself before what has, and the
 /// least recently used first. Dropping many at once keeps the cost of an insertion constant on average.
 #[derive(Clone, Debug)]
 pub(super) struct Lru<K, V, const LIMIT: usize> {
-    entries: HashMap<K, (u64, V)>,
+    entries: HashMap<K, (u64, V), RandomState>,
     clock: u64,
 }
 
 impl<K, V, const LIMIT: usize> Default for Lru<K, V, LIMIT> {
     fn default() -> Self {
-        Self { entries: HashMap::new(), clock: 0 }
+        Self { entries: HashMap::default(), clock: 0 }
     }
 }
 

@@ -12,6 +12,7 @@ mod counted;
 mod lru;
 mod visits;
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -217,12 +218,12 @@ impl NameHistory {
 impl ListenerHistory {
     /// What became of hellos with this server name.
     pub fn name(&self, name: &str) -> Option<&NameHistory> {
-        self.names.get(&*lowercase(name))
+        self.names.get(&*lowercase(name.into()))
     }
 
     /// What became of hellos like this one: with its server name, or without one.
     pub fn name_of(&self, hello: &ClientHello) -> Option<&NameHistory> {
-        self.name(&name_key(hello.server_name.as_ref()))
+        self.names.get(&*name_key(hello.server_name.as_ref()))
     }
 
     /// What was selected for hellos like this one; where its name is not known, for any.
@@ -338,7 +339,7 @@ impl ListenerHistory {
             tally.count(accepted);
         }
         let key = name_key(hello.server_name.as_ref());
-        self.names.touch(key, |name| name.tally.accepted > 0).learn(facts, accepted);
+        self.names.touch(key.into(), |name| name.tally.accepted > 0).learn(facts, accepted);
         if accepted {
             self.selected.learn(facts);
             if facts.certificate_request.is_some() {
@@ -487,12 +488,12 @@ fn leaf_of(chain: &CertificateChain) -> Option<Sha256Digest> {
 }
 
 /// Names are compared without regard to case (RFC 6066 §3, RFC 4343); hellos without one share the empty one.
-fn name_key(name: Option<&ServerName>) -> Box<str> {
-    name.map(|name| lowercase(&name.as_str())).unwrap_or_default()
+fn name_key(name: Option<&ServerName>) -> Cow<'_, str> {
+    name.map(|name| lowercase(name.as_str())).unwrap_or_default()
 }
 
-fn lowercase(name: &str) -> Box<str> {
-    name.to_ascii_lowercase().into()
+fn lowercase(name: Cow<'_, str>) -> Cow<'_, str> {
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) { name.to_ascii_lowercase().into() } else { name }
 }
 
 fn push_bounded<T>(recent: &mut VecDeque<T>, item: T) {

@@ -2,27 +2,31 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use foldhash::fast::RandomState;
+
 use super::{
-    Certificate, Sha256Digest,
+    Certificate,
     trust::{RememberedTrust, Trust, TrustAnchors},
 };
 
-/// Certificates that were parsed before, by the SHA-256 of their encoding, and those that could not be.
+/// Certificates that were parsed before, by their encoding, and those that could not be. Encodings are
+/// compared as a whole: a digest takes ten times as long, and anything shorter could be forged.
 ///
-/// Bounded in bytes of encodings, twice [`Self::GENERATION_BYTES`] at most: when the younger of two
-/// generations is full, the older is dropped and takes its place. What is in use stays in, by being copied to
-/// the younger one.
+/// Bounded in bytes, twice [`Self::GENERATION_BYTES`] at most: when the younger of two generations is full,
+/// the older is dropped and takes its place. What is in use stays in, by being moved to the younger one.
 #[derive(Debug, Default)]
 pub struct CertificateCache {
-    young: HashMap<Sha256Digest, Option<Arc<Certificate>>>,
-    old: HashMap<Sha256Digest, Option<Arc<Certificate>>>,
+    young: Generation,
+    old: Generation,
     young_bytes: usize,
     trust: Option<RememberedTrust>,
 }
 
+type Generation = HashMap<Box<[u8]>, Option<Arc<Certificate>>, RandomState>;
+
 impl CertificateCache {
-    /// Bytes of encodings that one generation stands for. At one to two kilobytes a certificate, this is some
-    /// thousands of them.
+    /// Bytes of encodings, and of what was read of them, in one generation. At one to two kilobytes a
+    /// certificate, this is some thousands of them.
     pub const GENERATION_BYTES: usize = 4 << 20;
 
     /// An empty cache.
@@ -50,21 +54,19 @@ impl CertificateCache {
         self.trust.as_mut().map_or(Trust::NotAsked, |trust| trust.judge(chain))
     }
 
-    /// The certificate with this encoding and digest; `None` if it cannot be parsed.
-    pub(super) fn get_or_parse(&mut self, der: &[u8], sha256: Sha256Digest) -> Option<Arc<Certificate>> {
-        if let Some(found) = self.young.get(&sha256) {
+    /// The certificate with this encoding; `None` if it cannot be parsed.
+    pub(super) fn get_or_parse(&mut self, der: &[u8]) -> Option<Arc<Certificate>> {
+        if let Some(found) = self.young.get(der) {
             return found.clone();
         }
-        let certificate = match self.old.remove(&sha256) {
-            Some(found) => found,
-            None => Certificate::parse(der, sha256).map(Arc::new),
-        };
+        let (der, certificate) =
+            self.old.remove_entry(der).unwrap_or_else(|| (der.into(), Certificate::parse(der).map(Arc::new)));
         if self.young_bytes > Self::GENERATION_BYTES {
             self.old = std::mem::take(&mut self.young);
             self.young_bytes = 0;
         }
         self.young_bytes += der.len() + size_of::<Certificate>();
-        self.young.insert(sha256, certificate.clone());
+        self.young.insert(der, certificate.clone());
         certificate
     }
 }

@@ -289,10 +289,13 @@ impl CertificateChain {
     }
 
     fn read_certificate(&mut self, position: u16, der: &[u8], cache: &mut CertificateCache) {
-        let sha256 = Sha256::digest(der).into();
-        match cache.get_or_parse(der, sha256) {
+        match cache.get_or_parse(der) {
             Some(certificate) => self.certificates.push(certificate),
-            None => self.unparsable.push(UnparsableCertificate { position, length: length_of(der), sha256 }),
+            None => self.unparsable.push(UnparsableCertificate {
+                position,
+                length: length_of(der),
+                sha256: Sha256::digest(der).into(),
+            }),
         }
     }
 }
@@ -342,7 +345,7 @@ impl Certificate {
         (self.not_before..=self.not_after).contains(&time)
     }
 
-    fn parse(der: &[u8], sha256: Sha256Digest) -> Option<Self> {
+    fn parse(der: &[u8]) -> Option<Self> {
         let (rest, parsed) = X509Certificate::from_der(der).ok()?;
         if !rest.is_empty() {
             return None;
@@ -362,7 +365,7 @@ impl Certificate {
             extended_key_usage: None,
             is_ca: None,
             key_usage: None,
-            sha256,
+            sha256: Sha256::digest(der).into(),
             length: length_of(der),
             self_issued: parsed.subject().as_raw() == parsed.issuer().as_raw(),
             subject_key_id: None,
@@ -572,7 +575,7 @@ mod tests {
     use crate::tls::testing::{self, body};
 
     fn parse(der: &[u8]) -> Certificate {
-        Certificate::parse(der, Sha256::digest(der).into()).unwrap()
+        Certificate::parse(der).unwrap()
     }
 
     fn chain_of(certificates: &[&[u8]]) -> CertificateChain {
@@ -742,12 +745,11 @@ mod tests {
         assert!(Arc::ptr_eq(&first.certificates[0], &again.certificates[0]));
         assert_eq!(cache.len(), 2);
 
-        let filler = vec![0; 64 << 10];
+        let mut filler = vec![0; 64 << 10];
         let per_generation = CertificateCache::GENERATION_BYTES / filler.len();
         for n in 0..4 * per_generation {
-            let mut digest = [0; 32];
-            digest[..8].copy_from_slice(&n.to_be_bytes());
-            assert!(cache.get_or_parse(&filler, digest).is_none());
+            filler[..8].copy_from_slice(&n.to_be_bytes());
+            assert!(cache.get_or_parse(&filler).is_none());
         }
         assert!(cache.len() <= 2 * (per_generation + 1));
     }
@@ -765,7 +767,7 @@ mod tests {
     fn every_prefix_of_a_certificate_is_unparsable() {
         let der = testing::certificate_odd_names();
         for len in 0..der.len() {
-            assert_eq!(Certificate::parse(&der[..len], [0; 32]), None, "{len} bytes");
+            assert_eq!(Certificate::parse(&der[..len]), None, "{len} bytes");
         }
     }
 
@@ -782,7 +784,7 @@ mod tests {
         ) {
             let mut der = testing::certificate_odd_names();
             der[at] = to;
-            if let Some(certificate) = Certificate::parse(&der, [0; 32]) {
+            if let Some(certificate) = Certificate::parse(&der) {
                 let printed = format!("{}{}{:?}", certificate.subject, certificate.issuer, certificate.names);
                 prop_assert!(!printed.chars().any(char::is_control));
                 let _ = certificate.matches_name(&name("www.odd.example"));

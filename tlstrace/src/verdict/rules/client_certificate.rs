@@ -91,7 +91,7 @@ rule!(
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Cause {
+pub(super) enum Cause {
     Missing,
     Expired,
     Revoked,
@@ -126,12 +126,13 @@ enum Presented<'a> {
 }
 
 fn judge(case: &Case<'_>, cause: Cause) -> Option<Finding> {
+    case.answers.client_certificate.give(cause, || find(case))
+}
+
+fn find(case: &Case<'_>) -> Option<(Cause, Finding)> {
     let presented = presented(case)?;
     let (refusal, time) = refusal(case, presented)?;
-    let (found, confidence, fault) = diagnose(case, presented, refusal, time);
-    if found != cause {
-        return None;
-    }
+    let (cause, confidence, fault) = diagnose(case, presented, refusal, time);
     let reaction = match refusal {
         Refusal::Alert(alert) => format!("the server refused with the alert {}", words::alert(alert)),
         Refusal::EncryptedAlert { .. } => {
@@ -217,13 +218,13 @@ fn judge(case: &Case<'_>, cause: Cause) -> Option<Finding> {
             format!("the server lists {}", words::list(&request.authorities, 3)),
         );
     }
-    Some(finding)
+    Some((cause, finding))
 }
 
 /// What the client presented, if the server asked for a certificate.
 fn presented<'a>(case: &Case<'a>) -> Option<Presented<'a>> {
     let facts = case.facts;
-    if let Some(exchange) = Exchange::of(facts) {
+    if let Some(exchange) = case.exchange() {
         return match exchange.client.certificate {
             ClientCertificate::Empty => Some(Presented::Nothing),
             ClientCertificate::Sent => Some(Presented::Encrypted),
@@ -247,8 +248,8 @@ fn refusal(case: &Case<'_>, presented: Presented<'_>) -> Option<(Refusal, Timest
         let names_a_certificate = is_about_certificates(alert.description, presented);
         return names_a_certificate.then_some((Refusal::Alert(alert.description), ending.time));
     }
-    let exchange = Exchange::of(facts);
-    if let Some(exchange) = &exchange {
+    let exchange = case.exchange();
+    if let Some(exchange) = exchange {
         let first = exchange.server_answer().next();
         if let Some(first) = first.filter(|record| exchange.is_server_alert(record)) {
             let is_only = exchange.server_answer().all(|record| exchange.is_server_alert(record));
@@ -269,7 +270,7 @@ fn refusal(case: &Case<'_>, presented: Presented<'_>) -> Option<(Refusal, Timest
     if !matches!(presented, Presented::Nothing) {
         return None;
     }
-    let bytes = short_answer(case, exchange.as_ref())?;
+    let bytes = short_answer(case, exchange)?;
     Some((Refusal::ShortAnswer { bytes }, root.time))
 }
 
@@ -437,7 +438,7 @@ fn is_about_certificates(alert: AlertDescription, presented: Presented<'_>) -> b
 fn empty_certificate_text(case: &Case<'_>) -> &'static str {
     if case.facts.client().certificates.is_some() {
         "the client's Certificate message is empty"
-    } else if Exchange::of(case.facts).is_some() {
+    } else if case.exchange().is_some() {
         "a record of the size of an empty Certificate stands before the client's Finished"
     } else {
         "the client sent no Certificate message"

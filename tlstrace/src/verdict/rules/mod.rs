@@ -17,6 +17,8 @@ mod unanswered;
 
 pub(super) use offer::{Aspect, Offer};
 
+use std::cell::OnceCell;
+
 use crate::tls::certificate::CertificateChain;
 use crate::tls::client_hello::ServerName;
 
@@ -77,6 +79,30 @@ pub trait Rule: Sync {
 
     /// The finding, if the facts allow it. Must not claim more than they do: silence is an answer.
     fn judge(&self, case: &Case<'_>) -> Option<Finding>;
+}
+
+/// What the families found whose rules share one question: it is asked once per case.
+#[derive(Default)]
+pub(super) struct Answers {
+    server_certificate: Answer<server_certificate::Cause>,
+    client_certificate: Answer<client_certificate::Cause>,
+}
+
+/// The one cause that a family found, if any.
+struct Answer<C>(OnceCell<Option<(C, Finding)>>);
+
+impl<C> Default for Answer<C> {
+    fn default() -> Self {
+        Self(OnceCell::new())
+    }
+}
+
+impl<C: PartialEq> Answer<C> {
+    /// The finding of the family, if its cause is this one.
+    fn give(&self, cause: C, find: impl FnOnce() -> Option<(C, Finding)>) -> Option<Finding> {
+        let (found, finding) = self.0.get_or_init(find).as_ref()?;
+        (*found == cause).then(|| finding.clone())
+    }
 }
 
 /// Families in the order of the catalogue; among equal findings the first wins.

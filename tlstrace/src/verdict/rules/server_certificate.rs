@@ -174,7 +174,7 @@ rule!(
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Cause {
+pub(super) enum Cause {
     Expired,
     NotYetValid,
     ClientClockWrong,
@@ -214,12 +214,14 @@ struct Diagnosis {
 }
 
 fn judge(case: &Case<'_>, cause: Cause) -> Option<Finding> {
+    case.answers.server_certificate.give(cause, || find(case))
+}
+
+fn find(case: &Case<'_>) -> Option<(Cause, Finding)> {
     let (refusal, time) = refusal(case)?;
     let chain = case.server_chain();
     let diagnosis = diagnose(case, refusal, chain.as_ref(), time)?;
-    if diagnosis.cause != cause {
-        return None;
-    }
+    let cause = diagnosis.cause;
     let summary = if diagnosis.fault.is_empty() {
         format!("The client {}.", reaction(case, refusal, "the server's certificate"))
     } else {
@@ -273,7 +275,7 @@ fn judge(case: &Case<'_>, cause: Cause) -> Option<Finding> {
     for &(verdict, why) in diagnosis.alternatives {
         finding = finding.alternative(verdict, why);
     }
-    Some(finding)
+    Some((cause, finding))
 }
 
 /// How many handshakes with this certificate completed, where it is a question of what a client has.
@@ -314,8 +316,8 @@ fn refusal(case: &Case<'_>) -> Option<(Refusal, Timestamp)> {
             .then_some((Refusal::Alert(alert.description), ending.time));
     }
     let root = case.root.ending?;
-    let exchange = Exchange::of(facts);
-    if let Some(exchange) = &exchange
+    let exchange = case.exchange();
+    if let Some(exchange) = exchange
         && let Some(record) = exchange.client_alert()
     {
         // A client whose server has hung up may well say so in an alert.
@@ -335,10 +337,10 @@ fn refusal(case: &Case<'_>) -> Option<(Refusal, Timestamp)> {
         return Some((refusal, record.time));
     }
     if facts.progress.client_finished.is_some() || facts.progress.complete.is_some() {
-        return late_close(case, exchange.as_ref(), &root);
+        return late_close(case, exchange, &root);
     }
     let flight = facts.progress.server_flight?;
-    let is_flight_complete = match &exchange {
+    let is_flight_complete = match exchange {
         Some(exchange) => exchange.is_server_flight_complete(),
         None => facts.progress.server_hello_done.is_some() && facts.server().certificates.is_some(),
     };
@@ -814,7 +816,7 @@ fn reaction(case: &Case<'_>, refusal: Refusal, what: &str) -> String {
 }
 
 fn encrypted_alert_text(case: &Case<'_>, length: u16) -> String {
-    match Exchange::of(case.facts) {
+    match case.exchange() {
         Some(exchange) => format!(
             "a record of {length} bytes stands where a Finished of at least {} must",
             exchange.sizes.finished
