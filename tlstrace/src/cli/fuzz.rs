@@ -9,6 +9,7 @@ use super::args::{Args, fold_not};
 use super::glob::Glob;
 use super::settings::{Subject, Watch};
 use super::values;
+use crate::engine::locality::Network;
 use crate::verdict::Severity;
 
 /// One argument a line; the first is a pattern and the second a text too.
@@ -27,7 +28,7 @@ pub(crate) fn filter(data: &[u8]) {
     if let Ok(ports) = values::ports(first) {
         assert!(ports.iter().all(|range| *range.start() > 0 && range.start() <= range.end()));
     }
-    if let Ok(network) = values::network(first) {
+    if let Ok(network) = first.parse::<Network>() {
         let address: IpAddr =
             first.split('/').next().unwrap_or_default().parse().unwrap_or([0, 0, 0, 0].into());
         assert!(network.contains(address), "a network holds the address that it is named by");

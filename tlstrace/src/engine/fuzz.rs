@@ -7,6 +7,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tlstrace_common::event::{Notes, TcpFlags};
 
+use super::facts::ConnectionId;
 use super::proxy::{self, ProxyHeader};
 use super::records::{Observer, Protection, Reading, Records, WholeMessage};
 use super::segment::{Chunk, Direction, Segment};
@@ -86,7 +87,7 @@ pub(crate) fn prelude(data: &[u8]) {
 pub(crate) fn engine(data: &[u8]) {
     const CONNECTIONS: usize = 6;
     let mut input = Input::new(data);
-    let mut engine = Engine::new(Settings { max_connections: 4, ports: Vec::new() });
+    let mut engine = Engine::new(Settings { max_connections: 4, ..Settings::default() });
     let mut checker = Checker::new();
     let mut now = Timestamp::from_nanos(1_800_000_000_000_000_000);
     let mut connections: Vec<_> = (0..CONNECTIONS).map(Conversation::new).collect();
@@ -173,8 +174,9 @@ pub(crate) fn engine(data: &[u8]) {
 
 /// What is promised of the verdicts.
 struct Checker {
-    /// The last revision of each connection.
-    revisions: HashMap<super::facts::ConnectionId, u32>,
+    /// The last revision of each connection. Its id is made of addresses and the first sequence number, so that a segment
+    /// which comes again when the connection has been forgotten begins another one of that id.
+    revisions: HashMap<(ConnectionId, Timestamp), u32>,
     verdicts: u64,
     sinks: Vec<Box<dyn sink::Sink>>,
     line: Vec<u8>,
@@ -193,7 +195,7 @@ impl Checker {
             let facts = &verdict.facts;
             assert!(facts.first_seen <= facts.last_seen && facts.last_seen <= now, "time runs backwards");
             assert!(verdict.time() <= now);
-            let before = self.revisions.insert(facts.connection, verdict.revision);
+            let before = self.revisions.insert((facts.connection, facts.first_seen), verdict.revision);
             assert!(before.is_none_or(|before| before < verdict.revision), "two verdicts on one connection");
             for sink in &mut self.sinks {
                 self.line.clear();
