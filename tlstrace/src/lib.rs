@@ -9,6 +9,8 @@ pub mod command;
 pub mod doctor;
 pub mod engine;
 pub mod entry;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod outlet;
 pub mod probe;
 pub mod report;

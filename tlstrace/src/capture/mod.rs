@@ -7,6 +7,8 @@ mod attach;
 pub mod clock;
 pub mod file;
 pub mod filters;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub mod health;
 pub mod interfaces;
 mod loader;

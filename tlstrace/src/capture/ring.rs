@@ -103,7 +103,7 @@ impl Pace {
     }
 }
 
-fn segment<'a>(event: &Event<'a>, clock: &Clock) -> Segment<'a> {
+pub(super) fn segment<'a>(event: &Event<'a>, clock: &Clock) -> Segment<'a> {
     let header = &event.header;
     Segment {
         timestamp: clock.at(header.timestamp_ns),

@@ -2,6 +2,8 @@
 
 pub mod args;
 pub mod config;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub mod glob;
 pub mod log;
 pub mod probe;

@@ -13,6 +13,8 @@
 mod connection;
 mod doubts;
 pub mod facts;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub mod history;
 pub mod locality;
 pub mod proxy;

@@ -11,6 +11,8 @@
 #![forbid(unsafe_code)]
 
 pub mod answer;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub mod hello;
 pub mod plan;
 pub mod report;

@@ -10,6 +10,8 @@ pub mod client_hello;
 pub mod codepoints;
 pub mod extensions;
 pub mod fingerprint;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub mod handshake;
 pub mod record;
 pub mod server_hello;
