@@ -113,7 +113,7 @@ pub async fn run(
 
 /// What was captured and what was missed, from the programs to the output.
 pub fn totals(capture: &Capture, engine: &Engine, lost: &Lost) -> anyhow::Result<CaptureTotals> {
-    let mut totals = CaptureTotals::from(&conditions(capture, engine)?);
+    let mut totals = conditions(capture, engine)?.totals();
     let unprinted = [
         ("verdicts not printed: standard output was not read fast enough", lost.no_room),
         ("verdicts not printed: standard output could not be written", lost.failed),
@@ -123,7 +123,6 @@ pub fn totals(capture: &Capture, engine: &Engine, lost: &Lost) -> anyhow::Result
     Ok(totals)
 }
 
-/// What was seen and missed so far.
 fn conditions(capture: &Capture, engine: &Engine) -> anyhow::Result<Conditions> {
     Ok(Conditions {
         counters: capture.counters()?,

@@ -23,7 +23,19 @@ const FAILING: &[&str] = &[
 
 #[test]
 fn help_is_as_it_was_read_last() {
-    for command in ["", "watch", "replay", "fmt", "probe", "explain", "config", "completions", "man"] {
+    for command in [
+        "",
+        "watch",
+        "replay",
+        "fmt",
+        "probe",
+        "doctor",
+        "cleanup",
+        "explain",
+        "config",
+        "completions",
+        "man",
+    ] {
         let output = tlstrace(&[&[command][usize::from(command.is_empty())..], &["--help"]].concat());
         insta::assert_snapshot!(format!("help_{command}"), stdout(&output));
     }
@@ -68,7 +80,7 @@ fn repeats_fold_in_text_and_never_in_json() {
 fn a_terminal_gets_colours_folds_and_lines_of_its_width() {
     let mut script = Command::new("script");
     let line = format!(
-        "stty cols 100; {0} replay {1} {1} {1} 2>&1",
+        "stty cols 100 rows 40; {0} replay {1} {1} {1} 2>&1",
         env!("CARGO_BIN_EXE_tlstrace"),
         directory().join("closed_port.pcap").display()
     );
@@ -78,8 +90,7 @@ fn a_terminal_gets_colours_folds_and_lines_of_its_width() {
     assert!(text.contains("\u{1b}[31m") && text.contains("×2 in "), "{text}");
     let verdicts = text.lines().filter(|line| line.contains("127.0.0.1:7402") || line.starts_with("    "));
     assert!(verdicts.clone().count() >= 3, "{text}");
-    let plain = |line: &str| line.replace("\u{1b}[", "").trim_end().chars().count();
-    assert!(verdicts.clone().all(|line| plain(line) <= 100 + 20), "{text}");
+    assert!(verdicts.clone().all(|line| width(line) <= 100), "{text}");
 }
 
 #[test]
@@ -240,6 +251,15 @@ fn a_configuration_that_is_not_understood_is_exit_2_and_names_its_line() {
     fs::write(&file, stdout(&tlstrace(&["config", "print-default"]))).unwrap();
     assert_eq!(tlstrace(&["config", "check", path]).status.code(), Some(0));
     fs::remove_dir_all(directory).unwrap();
+}
+
+/// Columns that a line takes on a terminal.
+fn width(line: &str) -> usize {
+    let after_escapes = line.split('\u{1b}').enumerate().map(|(i, part)| match i {
+        0 => part,
+        _ => part.split_once('m').map_or("", |(_, text)| text),
+    });
+    after_escapes.map(|text| text.trim_end_matches('\r').chars().count()).sum()
 }
 
 /// An empty directory of this test's own.

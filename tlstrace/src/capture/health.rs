@@ -1,5 +1,7 @@
 //! What the programs saw, ignored and lost, and when the user must be told.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 
 use aya::maps::{MapData, MapError, PerCpuArray};
@@ -63,19 +65,33 @@ impl Conditions {
         self.engine.segments - self.engine.unfollowed.min(self.engine.segments)
     }
 
-    /// Everything that was missed: in words, and how often.
-    pub fn losses(&self) -> Vec<(&'static str, u64)> {
-        let kernel = self.counters.losses().map(|(counter, count)| (counter.text(), count));
-        let rest = [
-            ("connections forgotten for want of room", self.engine.evicted),
-            ("connections seen in one direction only", self.engine.one_way),
-            ("events malformed", self.malformed),
-        ];
-        kernel.chain(rest.into_iter().filter(|(_, count)| *count > 0)).collect()
+    /// All of it, for a summary.
+    pub fn totals(&self) -> CaptureTotals {
+        let Totals { packets, tcp, candidates } = self.counters.totals();
+        CaptureTotals {
+            packets,
+            tcp,
+            candidates: Some(candidates),
+            events: Some(self.counters.get(Counter::Events)),
+            losses: self.losses(),
+            unread: self.unread(),
+        }
     }
 
-    /// Packets that may have mattered and were not read: in words, and how many.
-    pub fn unread(&self) -> Vec<(&'static str, u64)> {
+    /// Everything that was missed.
+    fn losses(&self) -> Vec<(Cow<'static, str>, u64)> {
+        let kernel = self.counters.losses().map(|(counter, count)| (counter.text().into(), count));
+        let rest = [
+            (self.engine.evicted, "connections forgotten for want of room"),
+            (self.engine.one_way, "connections seen in one direction only"),
+            (self.malformed, "events malformed"),
+        ];
+        let rest = rest.into_iter().filter(|(count, _)| *count > 0);
+        kernel.chain(rest.map(|(count, what)| (what.into(), count))).collect()
+    }
+
+    /// Packets that may have mattered and were not read.
+    fn unread(&self) -> Vec<(Cow<'static, str>, u64)> {
         let unread = [
             Counter::Fragment,
             Counter::Truncated,
@@ -83,23 +99,14 @@ impl Conditions {
             Counter::TooManyExtensionHeaders,
             Counter::Quic,
         ];
-        let counts = unread.map(|counter| (counter.text(), self.counters.get(counter)));
+        let counts = unread.map(|counter| (counter.text().into(), self.counters.get(counter)));
         counts.into_iter().filter(|(_, count)| *count > 0).collect()
     }
 }
 
-impl From<&Conditions> for CaptureTotals {
-    fn from(conditions: &Conditions) -> Self {
-        let Totals { packets, tcp, candidates } = conditions.counters.totals();
-        let owned = |(text, count): (&'static str, u64)| (text.into(), count);
-        Self {
-            packets,
-            tcp,
-            candidates: Some(candidates),
-            events: Some(conditions.counters.get(Counter::Events)),
-            losses: conditions.losses().into_iter().map(owned).collect(),
-            unread: conditions.unread().into_iter().map(owned).collect(),
-        }
+impl fmt::Display for Conditions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.totals().fmt(f)
     }
 }
 
@@ -245,8 +252,7 @@ impl Silence {
         } else {
             "no handshake is under way".to_owned()
         };
-        let totals = CaptureTotals::from(conditions);
-        format!("nothing seen for {} s: {reason} (since the start: {totals})", self.quiet.as_secs())
+        format!("nothing seen for {} s: {reason} (since the start: {conditions})", self.quiet.as_secs())
     }
 }
 
@@ -359,11 +365,11 @@ mod tests {
 
     #[test]
     fn the_sum_says_what_was_lost_and_what_was_not_read() {
-        assert!(CaptureTotals::from(&conditions(&[])).to_string().ends_with("; nothing lost"));
+        assert!(conditions(&[]).to_string().ends_with("; nothing lost"));
         let mut all = conditions(&[(Counter::Selected, 4), (Counter::RingFull, 1), (Counter::Fragment, 2)]);
         all.engine.one_way = 3;
         assert_eq!(
-            CaptureTotals::from(&all).to_string(),
+            all.to_string(),
             "6 packets, 4 TCP, 4 candidates for a handshake, 0 events; 1 events lost: the ring buffer was full, \
              3 connections seen in one direction only; not read: 2 IP fragments"
         );

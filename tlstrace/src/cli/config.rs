@@ -163,7 +163,7 @@ impl Output {
         let Self { output, all, verbose, color, fold, time, count, fail_on, redact, summary } = self;
         set(&mut args.output, output.map(|format| format.0), "output", given);
         set(&mut args.all, all, "all", given);
-        set(&mut args.count, count.map(|count| count.get()), "count", given);
+        set(&mut args.count, count.map(std::num::NonZero::get), "count", given);
         set(&mut args.fail_on, fail_on, "fail_on", given);
         let redact = redact.map(|words| words.into_iter().map(|word| word.0).collect::<Vec<_>>());
         set(&mut args.redact, redact, "redact", given);

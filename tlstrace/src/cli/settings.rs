@@ -20,7 +20,7 @@ use crate::capture::interfaces::Selection;
 use crate::capture::{self, Mode, NetworkNamespace};
 use crate::engine::locality::{Locality, Network};
 use crate::entry::{Entry, Redaction};
-use crate::sink::{SINKS, Sink, Style, TimeFormat};
+use crate::sink::{OpenSink, SINKS, Style, TimeFormat};
 use crate::verdict::Severity;
 
 /// `tlstrace watch`.
@@ -92,7 +92,7 @@ pub struct Fmt {
 /// What is printed, and how.
 #[derive(Clone, Debug)]
 pub struct Output {
-    pub sink: fn(Style) -> Box<dyn Sink>,
+    pub sink: OpenSink,
     pub style: Style,
     /// Whether info verdicts are printed too.
     pub all: bool,
@@ -240,7 +240,7 @@ impl Fmt {
         let FmtArgs { files, output, style, count, fail_on, summary, filter } = args;
         let raw = output == "json";
         let output = Output {
-            style: self::style(style),
+            style: self::style(&style),
             // What was saved was meant to be seen.
             all: true,
             count,
@@ -259,7 +259,7 @@ impl Output {
         let OutputArgs { output: format, all, count, style, numeric: _, fail_on, redact, summary } = args;
         Ok(Self {
             sink: sink(&format)?,
-            style: self::style(style),
+            style: self::style(&style),
             all,
             count,
             fail_on: self::fail_on(&fail_on),
@@ -277,13 +277,13 @@ impl Output {
     }
 }
 
-fn sink(format: &str) -> Result<fn(Style) -> Box<dyn Sink>, clap::Error> {
+fn sink(format: &str) -> Result<OpenSink, clap::Error> {
     let kind = SINKS.iter().find(|kind| kind.name == format);
     kind.map(|kind| kind.open).ok_or_else(|| usage(format_args!("there is no output format {format}")))
 }
 
-fn style(args: StyleArgs) -> Style {
-    let StyleArgs { verbose, color, time, fold } = args;
+fn style(args: &StyleArgs) -> Style {
+    let StyleArgs { verbose, color, time, fold } = *args;
     let is_terminal = io::stdout().is_terminal();
     let when = |when, auto: bool| match when {
         WhenArg::Always => true,

@@ -75,13 +75,16 @@ pub enum TimeFormat {
     Relative,
 }
 
+/// Makes a sink.
+pub type OpenSink = fn(Style) -> Box<dyn Sink>;
+
 /// A registered output format.
 pub struct SinkKind {
     /// Value of `--output`.
     pub name: &'static str,
     /// One line for `--help`.
     pub doc: &'static str,
-    pub open: fn(Style) -> Box<dyn Sink>,
+    pub open: OpenSink,
 }
 
 /// Every output format; the first is the default.

@@ -75,7 +75,7 @@ pub struct CaptureTotals {
     pub events: Option<u64>,
     /// What was missed, in words.
     pub losses: Vec<(Cow<'static, str>, u64)>,
-    /// What may have mattered and was not read, in words.
+    /// Packets that may have mattered and were not read, in words.
     pub unread: Vec<(Cow<'static, str>, u64)>,
 }
 
@@ -89,18 +89,21 @@ impl fmt::Display for CaptureTotals {
         if let Some(events) = self.events {
             write!(f, ", {events} events")?;
         }
-        let list = |what: &[(Cow<'static, str>, u64)]| {
-            what.iter().map(|(text, count)| format!("{count} {text}")).collect::<Vec<_>>().join(", ")
-        };
         match &*self.losses {
             [] => f.write_str("; nothing lost")?,
-            losses => write!(f, "; {}", list(losses))?,
+            losses => write!(f, "; {}", phrases(losses))?,
         }
         match &*self.unread {
             [] => Ok(()),
-            unread => write!(f, "; not read: {}", list(unread)),
+            unread => write!(f, "; not read: {}", phrases(unread)),
         }
     }
+}
+
+/// `7 events lost, 1 event malformed`
+fn phrases(counts: &[(Cow<'static, str>, u64)]) -> String {
+    let phrases: Vec<_> = counts.iter().map(|(what, count)| format!("{count} {what}")).collect();
+    phrases.join(", ")
 }
 
 /// Last verdicts by connection, for as long as they may be revised.

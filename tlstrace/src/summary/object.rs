@@ -1,5 +1,7 @@
 //! A summary for machines: one JSON object, schema `tlstrace-summary/1`. What is unknown is absent.
 
+use std::borrow::Cow;
+
 use serde::{Serialize, Serializer};
 
 use super::{CaptureTotals, EXPIRES_SOON, Incident, Latency, Summary, Table, Tally};
@@ -123,11 +125,12 @@ struct Capture<'a> {
     candidates: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     events: Option<u64>,
-    losses: Vec<Loss<'a>>,
+    losses: Vec<Missed<'a>>,
+    unread: Vec<Missed<'a>>,
 }
 
 #[derive(Serialize)]
-struct Loss<'a> {
+struct Missed<'a> {
     what: &'a str,
     count: u64,
 }
@@ -174,7 +177,8 @@ impl<'a> Line<'a> {
                     tcp: totals.tcp,
                     candidates: totals.candidates,
                     events: totals.events,
-                    losses: totals.losses.iter().map(|(what, count)| Loss { what, count: *count }).collect(),
+                    losses: missed(&totals.losses),
+                    unread: missed(&totals.unread),
                 }),
             },
         }
@@ -196,6 +200,10 @@ impl<'a> IncidentFields<'a> {
             ja4: incident.ja4.iter().take(MOST).map(|ja4| &**ja4).collect(),
         }
     }
+}
+
+fn missed<'a>(counts: &'a [(Cow<'static, str>, u64)]) -> Vec<Missed<'a>> {
+    counts.iter().map(|(what, count)| Missed { what, count: *count }).collect()
 }
 
 fn rows<K: Clone + Eq + std::hash::Hash + Ord + ToString>(table: &Table<K>) -> Vec<Row> {
