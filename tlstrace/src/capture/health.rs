@@ -132,7 +132,7 @@ impl Default for Health {
             followed: 0,
             quiet_since: Duration::ZERO,
             patience: Self::PATIENCE,
-            before: Some((0, 0)),
+            before: None,
             one_way: 0,
         }
     }
@@ -272,7 +272,9 @@ mod tests {
 
     /// What is said after ten seconds.
     fn silence(conditions: &Conditions, surroundings: Surroundings) -> String {
-        Health::default().look(seconds(10), conditions, || surroundings).concat()
+        let mut health = Health::default();
+        health.look(seconds(4), &Conditions::default(), Surroundings::default);
+        health.look(seconds(10), conditions, || surroundings).concat()
     }
 
     #[test]

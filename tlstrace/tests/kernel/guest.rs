@@ -163,6 +163,9 @@ fn what_passes_is_bit_identical_with_and_without_tlstrace() {
                 datagrams.send_to(&vec![0x5a; size], (server, 443)).unwrap();
             }
             echo(&mut tls);
+            assert_eq!(tls.read(&mut answer).unwrap(), 0, "the server closes too");
+            drop(tls);
+            datagrams.send_to(b"the end", (server, Recorder::END)).unwrap();
             let (sent, received) = (sent.stop(), received.stop());
             assert!(sent.len() > 1400, "{} packets", sent.len());
             assert!(
@@ -259,10 +262,27 @@ struct Recorder {
 }
 
 impl Recorder {
+    /// A datagram to this port (discard, RFC 863) is the last packet of a recording.
+    const END: u16 = 9;
+
     fn start(namespace: &Namespace, to: IpAddr) -> Self {
         let file = std::env::temp_dir().join(format!("tlstrace-{}-{:p}.pcap", std::process::id(), namespace));
         let mut command = namespace.command("tcpdump");
-        command.args(["-n", "-i", "eth0", "-B", "65536", "-Z", "root", "-w"]).arg(&file);
+        command
+            .args([
+                "-n",
+                "-i",
+                "eth0",
+                "-B",
+                "65536",
+                "-Z",
+                "root",
+                "--immediate-mode",
+                "-l",
+                "--print",
+                "-w",
+            ])
+            .arg(&file);
         command.args(["dst", "host", &to.to_string(), "and", "(", "tcp", "or", "udp", ")"]);
         let mut tcpdump = Process::spawn(&mut command).unwrap();
         tcpdump.stderr.find(PATIENCE, |line| line.contains("listening on")).unwrap();
@@ -271,6 +291,9 @@ impl Recorder {
 
     /// The IP packets, sorted, without what a router changes: the hop limit, and IPv4's checksum over it.
     fn stop(mut self) -> Vec<Vec<u8>> {
+        // What is still in the kernel's buffer when tcpdump is interrupted is not in the file.
+        let end = format!(".{}: UDP", Self::END);
+        self.tcpdump.stdout.find(PATIENCE, |line| line.contains(&end)).unwrap();
         self.tcpdump.signal(Signal::SIGINT).unwrap();
         let said = self.tcpdump.stderr.rest(PATIENCE).unwrap().join("\n");
         assert!(
