@@ -125,7 +125,11 @@ pub fn totals(capture: &Capture, engine: &Engine, lost: &Lost) -> anyhow::Result
 
 /// What was seen and missed so far.
 fn conditions(capture: &Capture, engine: &Engine) -> anyhow::Result<Conditions> {
-    Ok(Conditions { counters: capture.counters()?, engine: engine.counts(), malformed: capture.ring.malformed() })
+    Ok(Conditions {
+        counters: capture.counters()?,
+        engine: engine.counts(),
+        malformed: capture.ring.malformed(),
+    })
 }
 
 /// Tells the user what all verdicts together say.

@@ -10,8 +10,8 @@ use clap::CommandFactory as _;
 use clap::error::ErrorKind;
 
 use super::args::{
-    Args, AttachArg, CleanupArgs, DoctorArgs, FilterArgs, FmtArgs, FormatArg, JudgeArgs, OutputArgs, RedactArg,
-    ReplayArgs, SourceArgs, StyleArgs, SummaryArg, TimeArg, WatchArgs, WhenArg,
+    Args, AttachArg, CleanupArgs, DoctorArgs, FilterArgs, FmtArgs, FormatArg, JudgeArgs, OutputArgs,
+    RedactArg, ReplayArgs, SourceArgs, StyleArgs, SummaryArg, TimeArg, WatchArgs, WhenArg,
 };
 use super::glob::Glob;
 use super::values;
