@@ -6,6 +6,7 @@ mod conformance;
 mod demo;
 mod deploy;
 mod ebpf;
+mod matrix;
 mod mutants;
 mod privilege;
 mod test;
@@ -23,6 +24,7 @@ enum Task {
     Demo(demo::Args),
     Deploy(deploy::Args),
     Ebpf(ebpf::Args),
+    Matrix(matrix::Args),
     Mutants(mutants::Args),
     Test(test::Args),
 }
@@ -34,6 +36,7 @@ fn main() -> Result<ExitCode> {
         Task::Demo(args) => demo::run(&args)?,
         Task::Deploy(args) => deploy::run(&args)?,
         Task::Ebpf(args) => ebpf::run(&args)?,
+        Task::Matrix(args) => return matrix::run(&args),
         Task::Mutants(args) => mutants::run(&args)?,
         Task::Test(_) => return test::run(),
     }
