@@ -42,6 +42,13 @@ pub(crate) fn build(arguments: &[&str]) -> Result<Vec<Executable>> {
     Ok(messages.lines().filter_map(|line| executable(&serde_json::from_str(line).ok()?)).collect())
 }
 
+/// Builds tlstrace and returns its path.
+pub(crate) fn build_tlstrace() -> Result<PathBuf> {
+    let executables = build(&["build", "--package", "tlstrace"])?;
+    let tlstrace = executables.into_iter().find(|executable| executable.name == "tlstrace");
+    Ok(tlstrace.context("cargo built no `tlstrace`")?.path)
+}
+
 fn executable(message: &Value) -> Option<Executable> {
     let manifest = PathBuf::from(message.get("manifest_path")?.as_str()?);
     Some(Executable {

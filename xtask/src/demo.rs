@@ -32,7 +32,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let tlstrace = match &args.binary {
         Some(file) => file.clone(),
-        None => build()?,
+        None => cargo::build_tlstrace()?,
     };
     for program in ["openssl", "ip", "nsenter", "setpriv"] {
         ensure!(
@@ -51,12 +51,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             bail!("the demo needs root to make network namespaces and to load BPF programs: {obstacle}")
         }
     }
-}
-
-fn build() -> Result<PathBuf> {
-    let executables = cargo::build(&["build", "--package", "tlstrace"])?;
-    let tlstrace = executables.into_iter().find(|executable| executable.name == "tlstrace");
-    Ok(tlstrace.context("cargo built no `tlstrace`")?.path)
 }
 
 /// The name that the pod's servers have a certificate for.

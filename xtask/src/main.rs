@@ -7,6 +7,7 @@ mod demo;
 mod deploy;
 mod ebpf;
 mod fuzz;
+mod matrix;
 mod mutants;
 mod privilege;
 mod test;
@@ -25,6 +26,7 @@ enum Task {
     Deploy(deploy::Args),
     Ebpf(ebpf::Args),
     Fuzz(fuzz::Args),
+    Matrix(matrix::Args),
     Mutants(mutants::Args),
     Test(test::Args),
 }
@@ -37,6 +39,7 @@ fn main() -> Result<ExitCode> {
         Task::Deploy(args) => deploy::run(&args)?,
         Task::Ebpf(args) => ebpf::run(&args)?,
         Task::Fuzz(args) => fuzz::run(&args)?,
+        Task::Matrix(args) => return matrix::run(&args),
         Task::Mutants(args) => mutants::run(&args)?,
         Task::Test(_) => return test::run(),
     }

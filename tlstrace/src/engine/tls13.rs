@@ -9,6 +9,7 @@ use crate::tls::certificate::CertificateChain;
 use crate::tls::codepoints::CipherSuite;
 
 use super::facts::{HandshakeFacts, OpaqueRecord};
+use super::timestamp::Timestamp;
 
 /// Content type byte inside every TLS 1.3 ciphertext.
 const INNER_TYPE_LEN: u16 = 1;
@@ -16,6 +17,8 @@ const MESSAGE_HEADER_LEN: u16 = 4;
 const ALERT_LEN: u16 = 2;
 /// A Certificate message with an empty context and an empty list (RFC 8446 §4.4.2).
 const EMPTY_CERTIFICATE_LEN: u16 = MESSAGE_HEADER_LEN + 1 + 3;
+/// `EncryptedExtensions` hold no certificate; 65 bytes is the most that was seen of them.
+const LONGER_THAN_EXTENSIONS: u16 = 400;
 /// JSSE adds 16 bytes of padding to every record; nobody else was seen to pad by default.
 const COMMON_PADDING: [u16; 2] = [0, 16];
 
@@ -84,8 +87,6 @@ impl<'a> Exchange<'a> {
     /// Whether the server's flight came to its end: a Finished stands in it, or it is one coalesced record
     /// that is too long for `EncryptedExtensions` alone.
     pub fn is_server_flight_complete(&self) -> bool {
-        /// `EncryptedExtensions` hold no certificate; 65 bytes is the most that was seen of them.
-        const LONGER_THAN_EXTENSIONS: u16 = 400;
         let ends = |record: &OpaqueRecord| self.sizes.finished_padding(record.length).is_some();
         self.server_flight().any(ends)
             || self.server_flight().count() == 1
@@ -115,6 +116,28 @@ impl<'a> Exchange<'a> {
         self.server_records
             .iter()
             .filter(move |record| finished.is_some_and(|finished| record.peer_records > finished))
+    }
+
+    /// What the server sent once the client's second flight had begun: JSSE refuses a Certificate before it reads
+    /// the Finished behind it.
+    pub fn server_reaction(&self) -> impl Iterator<Item = &'a OpaqueRecord> + use<'a> {
+        let begin = u32::try_from(self.client.begin).unwrap_or(u32::MAX);
+        self.server_records.iter().filter(move |record| record.peer_records > begin)
+    }
+
+    /// When the client's second flight began, early data left aside.
+    pub fn client_flight_began(&self) -> Option<Timestamp> {
+        self.client_records.get(self.client.begin).map(|record| record.time)
+    }
+
+    /// The record of an alert's size that ends a server's flight in which nothing is long enough for a Certificate
+    /// and nothing is a Finished. A server that speaks before its Finished can only mean to give up.
+    pub fn server_alert_before_certificate(&self) -> Option<&'a OpaqueRecord> {
+        let (last, before) = self.server_records.split_last()?;
+        let has_come_far = before.iter().any(|record| {
+            record.length >= LONGER_THAN_EXTENSIONS || self.sizes.finished_padding(record.length).is_some()
+        });
+        (!has_come_far && self.sizes.is_alert(last.length, None)).then_some(last)
     }
 
     /// What the client sent after its Finished.
@@ -208,6 +231,14 @@ impl ClientFlight {
             }
             return flight;
         }
+        // rustls puts its whole flight into one record. An empty Certificate adds its own length and no more.
+        let coalesced = first.checked_sub(EMPTY_CERTIFICATE_LEN);
+        if let Some(padding) = coalesced.and_then(|length| sizes.finished_padding(length)) {
+            flight.certificate = ClientCertificate::Empty;
+            flight.finished = Some(begin);
+            flight.padding = Some(padding);
+            return flight;
+        }
         // Larger than a Finished: a Certificate, a coalesced flight, or padding to a block size.
         let third = rest.next();
         for (i, length) in [(1, second), (2, third)] {
@@ -266,6 +297,13 @@ mod tests {
         assert_eq!(flight.certificate, ClientCertificate::Empty);
         assert_eq!(flight.finished, Some(1));
         assert_eq!(read(&[25], AES_256_GCM_SHA384, false).alert, None);
+    }
+
+    #[test]
+    fn an_empty_certificate_and_its_finished_may_share_a_record() {
+        let flight = read(&[61, 35], AES_128_GCM_SHA256, false);
+        assert_eq!((flight.certificate, flight.finished), (ClientCertificate::Empty, Some(0)));
+        assert_eq!(read(&[77], AES_256_GCM_SHA384, false).certificate, ClientCertificate::Empty);
     }
 
     #[test]

@@ -51,4 +51,3 @@ impl<K> Rendered<K> {
         }
     }
 }
-

@@ -91,17 +91,20 @@ impl<'a> Case<'a> {
         self.listener.name_of(hello).is_none_or(|name| name.tally.accepted == 0)
     }
 
-    /// TLS 1.3: after the ServerHello the server sent one record of an alert's size and no larger one, and
-    /// then ended the connection, while the client had sent nothing encrypted.
+    /// TLS 1.3: after the ServerHello the server sent one record of an alert's size and nothing else, and then
+    /// the connection ended, while the client had sent nothing encrypted.
     pub fn server_alerted_after_server_hello(&self) -> bool {
+        self.server_alerted_before_certificate() && self.facts.server().opaque_records.len() == 1
+    }
+
+    /// The same, with or without `EncryptedExtensions` before the alert: JSSE sends them first.
+    pub fn server_alerted_before_certificate(&self) -> bool {
         let facts = self.facts;
-        let Some(hello) = facts.server_hello.as_ref().filter(|hello| hello.version.is_tls13()) else {
+        let early = facts.client_hello.as_ref().is_some_and(|hello| hello.early_data);
+        let Some(record) = self.exchange().and_then(Exchange::server_alert_before_certificate) else {
             return false;
         };
-        let early = facts.client_hello.as_ref().is_some_and(|hello| hello.early_data);
-        let [record] = *facts.server().opaque_records else { return false };
         record.content_type == ContentType::APPLICATION_DATA
-            && Sizes::of(hello.cipher_suite).is_alert(record.length, None)
             && (early || record.peer_records == 0)
             && facts.is_complete_capture()
             && self

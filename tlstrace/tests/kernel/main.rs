@@ -14,6 +14,7 @@ mod harness;
 mod interfaces;
 mod live;
 mod live_replay;
+mod matrix;
 mod namespaces;
 mod output;
 mod peers;

@@ -6,6 +6,7 @@
 
 mod gateway;
 mod identity;
+pub mod matrix;
 mod namespace;
 pub mod openssl;
 mod process;

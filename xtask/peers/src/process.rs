@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::{BufRead as _, BufReader, Read};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -30,6 +30,18 @@ impl Process {
         let stdout = child.stdout.take().context("stdout is piped")?;
         let stderr = child.stderr.take().context("stderr is piped")?;
         Ok(Self { child, stdout: Lines::read(stdout), stderr: Lines::read(stderr) })
+    }
+
+    /// The writing end of the child's standard input, once, if the command says that it is piped.
+    pub fn stdin(&mut self) -> Option<ChildStdin> {
+        self.child.stdin.take()
+    }
+
+    /// How the child ended and the last thing it said, if it has ended.
+    pub fn exited(&mut self) -> Result<Option<String>> {
+        let Some(status) = self.child.try_wait()? else { return Ok(None) };
+        let said = self.stderr.rest(Duration::from_secs(1)).unwrap_or_default();
+        Ok(Some(format!("{status}: {}", said.join("; "))))
     }
 
     /// The process id.

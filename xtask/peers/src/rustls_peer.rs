@@ -2,10 +2,12 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, StreamOwned,
     SupportedProtocolVersion,
@@ -54,6 +56,40 @@ pub fn terminate_tls(stream: TcpStream, config: &Arc<ServerConfig>) {
     let _ = echo(stream, config);
 }
 
+/// Handler of a [`Service`](super::Service): does the handshake, answers the first request, and closes.
+pub(super) fn answer_tls(stream: TcpStream, config: &Arc<ServerConfig>) {
+    let _ = answer(stream, config);
+}
+
+fn answer(stream: TcpStream, config: &Arc<ServerConfig>) -> Result<()> {
+    let mut tls = StreamOwned::new(ServerConnection::new(Arc::clone(config))?, stream);
+    let outcome = tls.read(&mut [0; 4096]).and_then(|_| tls.write_all(b"HTTP/1.0 200 OK\r\n\r\nhello\n"));
+    close(tls)?;
+    Ok(outcome?)
+}
+
+/// Sends `close_notify`, or the alert that a failed handshake has left in the queue, and waits for the client's end.
+fn close(mut tls: StreamOwned<ServerConnection, TcpStream>) -> Result<()> {
+    tls.conn.send_close_notify();
+    while tls.conn.wants_write() {
+        tls.conn.write_tls(&mut tls.sock)?;
+    }
+    tls.sock.shutdown(Shutdown::Write)?;
+    // Until the client has gone, so that what it still sends meets no RST.
+    while tls.sock.read(&mut [0; 4096])? > 0 {}
+    Ok(())
+}
+
+/// The certificates of a PEM file.
+pub(super) fn pem_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    Ok(CertificateDer::pem_file_iter(file)?.collect::<Result<_, _>>()?)
+}
+
+/// The key of a PEM file.
+pub(super) fn pem_key(file: &Path) -> Result<PrivateKeyDer<'static>> {
+    Ok(PrivateKeyDer::from_pem_file(file)?)
+}
+
 fn echo(stream: TcpStream, config: &Arc<ServerConfig>) -> Result<()> {
     let mut tls = StreamOwned::new(ServerConnection::new(Arc::clone(config))?, stream);
     let mut buffer = [0; 16 * 1024];
@@ -64,13 +100,6 @@ fn echo(stream: TcpStream, config: &Arc<ServerConfig>) -> Result<()> {
             Err(error) => break Err(error.into()),
         }
     };
-    tls.conn.send_close_notify();
-    // Also sends the alert that a failed handshake has left in the queue.
-    while tls.conn.wants_write() {
-        tls.conn.write_tls(&mut tls.sock)?;
-    }
-    tls.sock.shutdown(Shutdown::Write)?;
-    // Until the client has gone, so that what it still sends meets no RST.
-    while tls.sock.read(&mut buffer)? > 0 {}
+    close(tls)?;
     outcome
 }

@@ -74,6 +74,15 @@ pub fn serve_plaintext(answer: &'static [u8]) -> impl Fn(TcpStream) + Send + Syn
     }
 }
 
+/// A server that speaks first, answers what comes with a refusal as SMTP does, and closes.
+pub(super) fn greet(greeting: &'static [u8]) -> impl Fn(TcpStream) + Send + Sync + 'static {
+    move |mut stream| {
+        if stream.write_all(greeting).is_ok() {
+            let _ = answer_once(&mut stream, b"500 not understood\r\n");
+        }
+    }
+}
+
 fn answer_once(stream: &mut TcpStream, answer: &[u8]) -> io::Result<()> {
     if stream.read(&mut [0; 16 * 1024])? == 0 {
         return Ok(());

@@ -45,7 +45,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Some(Bench::Kernel) => vec![kernel::run()?],
         Some(Bench::Replay(args)) => vec![replay::run(args)?],
         None => {
-            let mut tables = vec![decode::run(&decode::Args::default())?, replay::run(&replay::Args::default())?];
+            let mut tables =
+                vec![decode::run(&decode::Args::default())?, replay::run(&replay::Args::default())?];
             if Uid::effective().is_root() {
                 tables.push(kernel::run()?);
             } else {

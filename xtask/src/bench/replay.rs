@@ -74,7 +74,9 @@ pub(super) fn run(args: &Args) -> Result<Table> {
         cases.push(Case::new("tlstrace replay --all --output json", *connections, replay(path)));
     }
     let [_, (connections, capture)] = &captures;
-    for (program, before, after) in OTHERS.into_iter().filter(|(program, ..)| !args.alone && is_there(program)) {
+    for (program, before, after) in
+        OTHERS.into_iter().filter(|(program, ..)| !args.alone && is_there(program))
+    {
         let mut command = Command::new(program);
         command.args(before).arg(capture).args(after);
         cases.push(Case::new([&[program], before, after].concat().join(" "), *connections, command));

@@ -98,10 +98,7 @@ impl TrustAnchors {
 
     /// What they say about a chain, given the encodings of its certificates, the leaf first.
     pub fn judge(&self, chain: &[&[u8]]) -> Trust {
-        let parsed: Vec<_> = chain
-            .iter()
-            .filter_map(|der| Some((*der, Certificate::parse(der)?)))
-            .collect();
+        let parsed: Vec<_> = chain.iter().filter_map(|der| Some((*der, Certificate::parse(der)?))).collect();
         let mut same_name = false;
         // Depth first, each certificate once: a chain that goes in circles ends.
         let mut reached = vec![false; parsed.len()];

@@ -5,6 +5,7 @@
 //! client's Finished whether it was refused: by then the client believes that all is well
 //! (`DIAGNOSIS.md` §3.4, §4.2).
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::engine::facts::{Ending, How, Role};
@@ -21,8 +22,9 @@ pub(super) const RULES: &[&dyn Rule] =
 
 /// A server that answers a request without a client certificate closes soon after.
 const SHORT_EXCHANGE: Duration = Duration::from_secs(5);
-/// More than an error page is an answer.
-const ERROR_PAGE: u32 = 1024;
+/// Record lengths of nginx's page for status 400 with its headers, which is about 400 bytes long, by HTTP/1.1 and h2,
+/// with and without its version. Less is a small answer of an application, more a larger one.
+const ERROR_PAGE: RangeInclusive<u32> = 250..=550;
 
 rule!(
     Missing, "client_certificate_missing", Error,
@@ -227,8 +229,8 @@ fn presented<'a>(case: &Case<'a>) -> Option<Presented<'a>> {
     if let Some(exchange) = case.exchange() {
         return match exchange.client.certificate {
             ClientCertificate::Empty => Some(Presented::Nothing),
-            ClientCertificate::Sent => Some(Presented::Encrypted),
-            ClientCertificate::NotSent | ClientCertificate::Unclear => None,
+            ClientCertificate::Sent | ClientCertificate::Unclear => Some(Presented::Encrypted),
+            ClientCertificate::NotSent => None,
         };
     }
     let asked = facts.certificate_request.is_some();
@@ -250,21 +252,36 @@ fn refusal(case: &Case<'_>, presented: Presented<'_>) -> Option<(Refusal, Timest
     }
     let exchange = case.exchange();
     if let Some(exchange) = exchange {
-        let first = exchange.server_answer().next();
+        let first = exchange.server_reaction().next();
         if let Some(first) = first.filter(|record| exchange.is_server_alert(record)) {
-            let is_only = exchange.server_answer().all(|record| exchange.is_server_alert(record));
-            let ended = facts.endings.iter().any(|ending| ending.role == Role::Server);
+            let is_only = exchange.server_reaction().all(|record| exchange.is_server_alert(record));
+            let ended_by_server = facts.endings.iter().any(|ending| ending.role == Role::Server);
+            // A server may leave it to the client to close. One that goes on was not refused.
+            let went_on = exchange
+                .client_answer()
+                .any(|record| record.time > first.time && !exchange.is_client_alert(record));
+            let ended_by_client = !went_on && facts.endings.iter().any(|ending| ending.time >= first.time);
+            let ended = ended_by_server || ended_by_client;
             let is_late = exchange
                 .client_answer()
                 .any(|record| exchange.is_client_alert(record) && record.time < first.time);
             let refusal = Refusal::EncryptedAlert { length: first.length, is_late };
             return (is_only && ended).then_some((refusal, first.time));
         }
-        if first.is_none() && root.role == Role::Server && progress.client_finished.is_some() {
+        // A server that had hung up before has not seen the client's flight.
+        let is_answer = exchange.client_flight_began().is_some_and(|began| began <= root.time);
+        let is_clear = exchange.client.certificate != ClientCertificate::Unclear;
+        if first.is_none()
+            && is_clear
+            && is_answer
+            && root.role == Role::Server
+            && progress.client_finished.is_some()
+        {
             return Some((Refusal::Silent(root), root.time));
         }
     } else if progress.complete.is_none() {
-        let flight_is_out = progress.client_key_exchange.is_some() && progress.server_finished.is_none();
+        let flight_is_out = progress.client_key_exchange.is_some_and(|sent| sent <= root.time)
+            && progress.server_finished.is_none();
         return (flight_is_out && root.role == Role::Server).then_some((Refusal::Silent(root), root.time));
     }
     if !matches!(presented, Presented::Nothing) {
@@ -311,7 +328,7 @@ fn short_answer(case: &Case<'_>, exchange: Option<&Exchange<'_>>) -> Option<u32>
             .filter(|record| record.time >= request && record.content_type != ContentType::HANDSHAKE)
             .count(),
     };
-    (answers.len() <= 3 && requests <= 2 && last <= ERROR_PAGE).then_some(last)
+    (answers.len() <= 3 && requests <= 2 && ERROR_PAGE.contains(&last)).then_some(last)
 }
 
 fn diagnose(
@@ -356,6 +373,10 @@ fn diagnose(
         Refusal::Alert(alert @ (AlertDescription::UNKNOWN_CA | AlertDescription::ACCESS_DENIED)) => {
             match by_facts {
                 Some((Cause::Untrusted, fault)) => (Cause::Untrusted, Confidence::Observed, fault),
+                // GnuTLS denies access whatever is wrong.
+                Some((cause, fault)) if alert == AlertDescription::ACCESS_DENIED => {
+                    (cause, Confidence::Inferred, fault)
+                }
                 _ if alert == AlertDescription::UNKNOWN_CA => {
                     let fault = leaf.map_or_else(sent, |leaf| {
                         format!("The client's certificate was issued by {}", words::client_issuer(leaf))
@@ -373,11 +394,18 @@ fn diagnose(
             let confidence = match refusal {
                 Refusal::Alert(_) => Confidence::Observed,
                 Refusal::EncryptedAlert { is_late: true, .. } | Refusal::Silent(_) => Confidence::Suspected,
+                // One large record may be the whole flight of rustls, or a Finished that is padded to a block.
+                Refusal::EncryptedAlert { .. } if is_unclear(case) => Confidence::Suspected,
                 Refusal::EncryptedAlert { .. } | Refusal::ShortAnswer { .. } => Confidence::Inferred,
             };
             (Cause::Rejected, confidence, sent())
         }
     }
+}
+
+/// Whether a client's certificate is only supposed to be in its flight.
+fn is_unclear(case: &Case<'_>) -> bool {
+    Exchange::of(case.facts).is_some_and(|exchange| exchange.client.certificate == ClientCertificate::Unclear)
 }
 
 /// What is visibly wrong with a client's certificate.

@@ -28,7 +28,7 @@ pub(super) const RULES: &[&dyn Rule] = &[
     &HandshakeFailureUnexplained,
 ];
 
-const ENCRYPTED_ALERT: &str = "one record of an alert's size where EncryptedExtensions are due";
+const ENCRYPTED_ALERT: &str = "a record of an alert's size ends the server's flight before its certificate";
 
 /// A client that falls back does so at once.
 const FALLBACK_WINDOW: Duration = Duration::from_secs(10);
@@ -276,7 +276,7 @@ impl Rule for SignatureAlgorithmMismatch {
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
         let (hello, selected, confidence, disjoint) = mismatch(case, Aspect::Signature)?;
         let schemes = words::list(&hello.signature_schemes, 4);
-        let is_encrypted = case.server_alerted_after_server_hello();
+        let is_encrypted = case.server_alerted_before_certificate();
         let how = if is_encrypted {
             "sent its ServerHello, then an encrypted alert".to_owned()
         } else {
@@ -624,7 +624,7 @@ impl Rule for HandshakeFailureUnexplained {
 
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
         let hello = case.facts.last_client_hello()?;
-        let encrypted = case.server_alerted_after_server_hello();
+        let encrypted = case.server_alerted_before_certificate();
         if !encrypted && !case.is_handshake_failure() {
             return None;
         }
@@ -730,7 +730,7 @@ fn mismatch<'a>(
 /// `unexpected_message` and GnuTLS `internal_error` where no group fits, JSSE and rustls an encrypted alert after the
 /// ServerHello where their key fits no algorithm (`DIAGNOSIS.md` §3.4, D12).
 fn may_hide_mismatch(case: &Case<'_>, aspect: Aspect) -> bool {
-    if case.server_alerted_after_server_hello() {
+    if case.server_alerted_before_certificate() {
         return aspect == Aspect::Signature;
     }
     case.is_hello_refused()

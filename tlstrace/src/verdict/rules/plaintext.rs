@@ -389,8 +389,8 @@ impl Rule for NonTlsProtocol {
         }
         let by_alert = facts.server().first_bytes == Some(FirstBytes::TlsRecord);
         let known = case.listener.accepted() > 0 && case.listener.other_protocol == 0;
-        let refused =
-            !facts.server_answered() && case.root.ending.is_some_and(|ending| ending.role == Role::Server);
+        let refused = (!facts.server_answered() || is_bad_request(case))
+            && case.root.ending.is_some_and(|ending| ending.role == Role::Server);
         if !(by_alert || known && refused) {
             return None;
         }

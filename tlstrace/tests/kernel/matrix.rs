@@ -1,0 +1,27 @@
+//! Many stacks failing at each other in many ways: every verdict, its blame, and who ended the connection.
+//!
+//! The table is in `tlstrace_peers::matrix`; `cargo xtask matrix` prints more about it, and runs parts of it.
+
+use std::path::Path;
+
+use tlstrace_peers::matrix::{Outcome, Scope, run};
+
+use crate::skip;
+
+#[test]
+#[ignore = "needs root"]
+fn every_connection_of_the_matrix_gets_the_verdict_that_its_row_says() {
+    let matrix = run(Path::new(env!("CARGO_BIN_EXE_tlstrace")), Scope::Usual, "").unwrap();
+    if !matrix.skipped.is_empty() {
+        skip(&format!("{:?}", matrix.skipped));
+    }
+    let wrong: Vec<_> =
+        matrix.outcomes.iter().filter(|outcome| !outcome.is_right()).map(Outcome::to_string).collect();
+    assert!(
+        wrong.is_empty(),
+        "{} of {} connections:\n{}",
+        wrong.len(),
+        matrix.outcomes.len(),
+        wrong.join("\n")
+    );
+}

@@ -1,0 +1,137 @@
+//! What a server and a client are set up to do, in words that every stack can be told.
+
+/// A TLS version that both ends speak.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Tls {
+    V12,
+    V13,
+}
+
+impl Tls {
+    pub(super) const ALL: &[Self] = &[Self::V12, Self::V13];
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::V12 => "1.2",
+            Self::V13 => "1.3",
+        }
+    }
+}
+
+/// What a server presents.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum ServerCertificate {
+    Good,
+    Expired,
+    NotYetValid,
+    /// For another host.
+    OtherName,
+    SelfSigned,
+    /// Without its intermediate.
+    LeafOnly,
+    /// Issued by a root that nobody has.
+    UnknownAuthority,
+}
+
+impl ServerCertificate {
+    pub(super) const ALL: &[Self] = &[
+        Self::Good,
+        Self::Expired,
+        Self::NotYetValid,
+        Self::OtherName,
+        Self::SelfSigned,
+        Self::LeafOnly,
+        Self::UnknownAuthority,
+    ];
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not-yet-valid",
+            Self::OtherName => "other-name",
+            Self::SelfSigned => "self-signed",
+            Self::LeafOnly => "leaf-only",
+            Self::UnknownAuthority => "unknown-authority",
+        }
+    }
+}
+
+/// What a client presents.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum ClientCertificate {
+    Good,
+    Expired,
+    Untrusted,
+}
+
+impl ClientCertificate {
+    pub(super) const ALL: &[Self] = &[Self::Good, Self::Expired, Self::Untrusted];
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Expired => "expired",
+            Self::Untrusted => "untrusted",
+        }
+    }
+}
+
+/// A listener that terminates TLS.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ServerSetup {
+    pub(super) certificate: ServerCertificate,
+    pub(super) versions: &'static [Tls],
+    /// Requires a certificate that the root has issued.
+    pub(super) client_auth: bool,
+    pub(super) alpn: Option<&'static str>,
+    /// TLS 1.2 suites, in OpenSSL's words.
+    pub(super) ciphers: Option<&'static str>,
+    /// The only group, in OpenSSL's words.
+    pub(super) group: Option<&'static str>,
+    /// Refuses hellos for other names, and those without.
+    pub(super) strict_name: bool,
+    pub(super) proxy_protocol: bool,
+}
+
+impl ServerSetup {
+    pub(super) const DEFAULT: Self = Self {
+        certificate: ServerCertificate::Good,
+        versions: Tls::ALL,
+        client_auth: false,
+        alpn: None,
+        ciphers: None,
+        group: None,
+        strict_name: false,
+        proxy_protocol: false,
+    };
+}
+
+/// A TLS client that sends a request and reads until the server closes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ClientSetup {
+    pub(super) name: Option<&'static str>,
+    /// Verifies the server's certificate, up to the root.
+    pub(super) verifies: bool,
+    pub(super) certificate: Option<ClientCertificate>,
+    pub(super) alpn: Option<&'static str>,
+    pub(super) ciphers: Option<&'static str>,
+    pub(super) group: Option<&'static str>,
+    /// The only signature algorithms, in OpenSSL's words.
+    pub(super) signatures: Option<&'static str>,
+    /// Sends a PROXY header first.
+    pub(super) proxy_header: bool,
+}
+
+impl ClientSetup {
+    pub(super) const DEFAULT: Self = Self {
+        name: Some(super::pki::NAME),
+        verifies: true,
+        certificate: None,
+        alpn: None,
+        ciphers: None,
+        group: None,
+        signatures: None,
+        proxy_header: false,
+    };
+}
