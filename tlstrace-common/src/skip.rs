@@ -120,11 +120,13 @@ pub enum Counter {
     FlowsFollowed,
     /// Flows of which enough was seen.
     FlowsFinished,
+    /// RSTs of this node's kernel of which userspace was not told, for want of room in the ring.
+    ResetUnreported,
 }
 
 impl Counter {
     /// All counters, in the order of their index.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::NotIp,
         Self::NotTcp,
         Self::Quic,
@@ -147,6 +149,7 @@ impl Counter {
         Self::EventTruncated,
         Self::FlowsFollowed,
         Self::FlowsFinished,
+        Self::ResetUnreported,
     ];
 
     /// Name, as in metrics and JSON.
@@ -174,6 +177,7 @@ impl Counter {
             Self::EventTruncated => "event_truncated",
             Self::FlowsFollowed => "flows_followed",
             Self::FlowsFinished => "flows_finished",
+            Self::ResetUnreported => "reset_unreported",
         }
     }
 
@@ -202,6 +206,7 @@ impl Counter {
             Self::EventTruncated => "events shortened for want of room",
             Self::FlowsFollowed => "connections followed",
             Self::FlowsFinished => "connections of which enough was seen",
+            Self::ResetUnreported => "resets by this node's kernel not reported: the ring buffer had no room",
         }
     }
 

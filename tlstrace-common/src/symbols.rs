@@ -11,7 +11,12 @@ pub const PROGRAM_L3_IN: &str = "tlstrace_l3_in";
 /// Classifier of egress on interfaces whose packets begin with the IP header (tun, WireGuard).
 pub const PROGRAM_L3_OUT: &str = "tlstrace_l3_out";
 
-/// All programs.
+/// Program of the tracepoint [`SEND_RESET`].
+pub const PROGRAM_RESET: &str = "tlstrace_reset";
+/// The kernel's tracepoint `tcp:tcp_send_reset`.
+pub const SEND_RESET: &str = "tcp_send_reset";
+
+/// All classifiers.
 pub const PROGRAMS: [&str; 4] = [PROGRAM_IN, PROGRAM_OUT, PROGRAM_L3_IN, PROGRAM_L3_OUT];
 
 /// Ring buffer of [`crate::event`]s.
@@ -24,3 +29,5 @@ pub const FLOWS: &str = "FLOWS";
 pub const CONTROL: &str = "CONTROL";
 /// Per-CPU array of one buffer in which an event is put together.
 pub const SCRATCH: &str = "SCRATCH";
+/// Global: a [`crate::config::Layout`].
+pub const LAYOUT: &str = "LAYOUT";

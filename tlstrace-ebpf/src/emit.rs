@@ -4,13 +4,17 @@
 //! once, for any arguments, instead of once per path that leads to a call. Without that, the loops in
 //! them would multiply with everything before them.
 
-use aya_ebpf::bindings::{__sk_buff, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
-use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_ringbuf_output, bpf_skb_load_bytes};
+use aya_ebpf::bindings::{
+    __sk_buff, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE,
+};
+use aya_ebpf::helpers::generated::{
+    bpf_ktime_get_ns, bpf_ringbuf_output, bpf_ringbuf_query, bpf_skb_load_bytes,
+};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
 use tlstrace_common::config::Control;
 use tlstrace_common::event::{
-    ChunkHeader, MAX_CHUNKS, MAX_EVENT_LEN, MAX_EVENT_PAYLOAD, Notes, SegmentHeader,
+    ChunkHeader, Kind, MAX_CHUNKS, MAX_EVENT_LEN, MAX_EVENT_PAYLOAD, Notes, ResetReport, SegmentHeader,
 };
 use tlstrace_common::framing::{HEAD_LEN, PROXY_LINE_MAX_LEN, Payload};
 use tlstrace_common::net::Datagram;
@@ -34,8 +38,8 @@ static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 /// Which way a packet goes through its interface.
 #[derive(Clone, Copy, Eq, PartialEq)]
 pub(crate) enum Hook {
-    Ingress = 0,
-    Egress = 1,
+    Ingress = Kind::INGRESS as isize,
+    Egress = Kind::EGRESS as isize,
 }
 
 /// Most bytes copied at once. Room for as many stays free behind an event, since the verifier does not
@@ -220,7 +224,7 @@ impl Event {
         header.tcp_flags = packet.tcp.flags;
         header.tcp_options = tcp_options;
         header.hop_limit = packet.hop_limit;
-        header.direction = self.hook as u8;
+        header.kind = self.hook as u8;
         header.notes = self.notes as u8;
         header.chunks = self.chunks as u8;
     }
@@ -416,6 +420,25 @@ unsafe fn load_bytes(skb: &mut __sk_buff, offset: u32, to: *mut u8, len: u32, ro
     }
     // SAFETY: the caller's room.
     unsafe { bpf_skb_load_bytes((&raw mut *skb).cast(), offset, to.cast(), len as u32) == 0 }
+}
+
+/// Writes an event that may be missed: it takes no room that segments may need, and wakes nobody. Returns whether it
+/// was written.
+#[inline(always)]
+pub(crate) fn write_aside(event: &ResetReport) -> bool {
+    let ring = (&raw const EVENTS).cast_mut().cast();
+    // SAFETY: the ring is a map, and the event a plain value.
+    unsafe {
+        let used = bpf_ringbuf_query(ring, u64::from(BPF_RB_AVAIL_DATA));
+        let size = bpf_ringbuf_query(ring, u64::from(BPF_RB_RING_SIZE));
+        used < size / 2
+            && bpf_ringbuf_output(
+                ring,
+                (&raw const *event).cast_mut().cast(),
+                size_of::<ResetReport>() as u64,
+                u64::from(BPF_RB_NO_WAKEUP),
+            ) == 0
+    }
 }
 
 /// A wake-up costs 5 µs, so only a consumer that said that it sleeps is woken, and by one event.

@@ -1,5 +1,5 @@
 //! tlstrace's BPF programs: TC classifiers that copy the segments of TLS handshakes into a ring buffer,
-//! and leave every packet as it is.
+//! and leave every packet as it is; and a tracepoint that tells which RSTs are this node's own.
 //!
 //! A packet passes `packet::walk` (headers), then the [`gate`] (may a handshake be under way in this
 //! flow?), which nearly all leave by; then [`select`] (what of this segment is wanted), then [`emit`].
@@ -19,13 +19,14 @@ mod diagnostics;
 mod emit;
 mod gate;
 mod machine;
+mod reset;
 mod select;
 mod skb;
 mod stats;
 
 use aya_ebpf::bindings::TC_ACT_UNSPEC;
-use aya_ebpf::macros::classifier;
-use aya_ebpf::programs::TcContext;
+use aya_ebpf::macros::{classifier, raw_tracepoint};
+use aya_ebpf::programs::{RawTracePointContext, TcContext};
 use tlstrace_common::link::Start;
 
 use crate::emit::Hook;
@@ -48,6 +49,14 @@ fn tlstrace_l3_in(context: TcContext) -> i32 {
 #[classifier]
 fn tlstrace_l3_out(context: TcContext) -> i32 {
     run(context, Start::Ip, Hook::Egress)
+}
+
+/// Tells of the RSTs that this node's kernel sends.
+#[raw_tracepoint(tracepoint = "tcp_send_reset")]
+#[expect(clippy::needless_pass_by_value, reason = "the macro calls it so")]
+fn tlstrace_reset(context: RawTracePointContext) -> i32 {
+    reset::report(&context);
+    0
 }
 
 /// Counts what became of the packet, and leaves its fate to the rest of the chain, whatever that was.

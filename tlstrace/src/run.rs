@@ -17,7 +17,7 @@ use crate::capture::health::{self, Conditions, Health};
 use crate::capture::interfaces::Change;
 use crate::capture::ring::Pace;
 use crate::capture::turnover::{Turn, Turnover};
-use crate::capture::{Capture, Wake};
+use crate::capture::{Capture, Input, Wake};
 use crate::cli::notice;
 use crate::engine::timestamp::Timestamp;
 use crate::engine::{Engine, Output};
@@ -124,11 +124,7 @@ pub fn totals(capture: &Capture, engine: &Engine, lost: &Lost) -> anyhow::Result
 }
 
 fn conditions(capture: &Capture, engine: &Engine) -> anyhow::Result<Conditions> {
-    Ok(Conditions {
-        counters: capture.counters()?,
-        engine: engine.counts(),
-        malformed: capture.ring.malformed(),
-    })
+    Ok(Conditions { counters: capture.counters()?, engine: engine.counts(), malformed: capture.malformed() })
 }
 
 /// Tells the user what all verdicts together say.
@@ -224,10 +220,15 @@ impl Live<'_, '_> {
         let mut horizon = clock.now();
         let mut last = Timestamp::default();
         let mut result = Ok(());
-        let taken = capture.ring.drain(clock, |segment| {
-            last = segment.timestamp;
-            engine.advance_to(segment.timestamp);
-            engine.handle_segment(segment);
+        let taken = capture.drain(clock, |input| {
+            match input {
+                Input::Segment(segment) => {
+                    last = segment.timestamp;
+                    engine.advance_to(segment.timestamp);
+                    engine.handle_segment(&segment);
+                }
+                Input::Reset(reset) => engine.handle_local_reset(reset),
+            }
             if result.is_ok() {
                 result = publish(engine, report);
             }
@@ -235,6 +236,11 @@ impl Live<'_, '_> {
         result?;
         if taken == crate::capture::ring::BATCH {
             horizon = horizon.min(last);
+        }
+        if engine.expects_reset_report()
+            && let Some(since) = capture.resets_told_since(horizon)?
+        {
+            engine.vouch_for_resets(since, horizon);
         }
         engine.advance_to(horizon);
         publish(engine, report)?;

@@ -205,7 +205,7 @@ impl Packet {
 fn without_payload<'a>(segment: &Segment<'_>) -> Segment<'a> {
     let Segment { timestamp, interface, direction, source, destination, sequence, .. } = *segment;
     let Segment { acknowledgement, flags, window, options, hop_limit, ip_id, .. } = *segment;
-    let Segment { vlan, payload_len, notes, .. } = *segment;
+    let Segment { vlan, payload_len, notes, is_own, .. } = *segment;
     Segment {
         timestamp,
         interface,
@@ -223,6 +223,7 @@ fn without_payload<'a>(segment: &Segment<'_>) -> Segment<'a> {
         payload_len,
         chunks: smallvec![],
         notes,
+        is_own,
     }
 }
 

@@ -22,8 +22,13 @@ pub struct Counters {
 impl Counters {
     /// Reads the `COUNTERS` map.
     pub(super) fn read(map: &PerCpuArray<MapData, u64>) -> Result<Self, MapError> {
-        let sum = |counter: Counter| map.get(&(counter as u32), 0).map(|cpus| cpus.iter().sum());
-        Ok(Self { values: Counter::ALL.into_iter().map(sum).collect::<Result<_, _>>()? })
+        let values = Counter::ALL.into_iter().map(|counter| Self::read_one(map, counter));
+        Ok(Self { values: values.collect::<Result<_, _>>()? })
+    }
+
+    /// Reads one of them.
+    pub(super) fn read_one(map: &PerCpuArray<MapData, u64>, counter: Counter) -> Result<u64, MapError> {
+        map.get(&(counter as u32), 0).map(|cpus| cpus.iter().sum())
     }
 
     pub fn get(&self, counter: Counter) -> u64 {

@@ -6,10 +6,11 @@ use std::{fmt, fs};
 
 use anyhow::Context as _;
 use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
-use aya::programs::{ProgramError, SchedClassifier};
+use aya::programs::raw_trace_point::RawTracePointLink;
+use aya::programs::{ProgramError, RawTracePoint, SchedClassifier};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
-use tlstrace_common::config::Control;
+use tlstrace_common::config::{Control, Layout};
 use tlstrace_common::symbols;
 
 use super::filters::Claim;
@@ -39,8 +40,9 @@ pub(super) struct Maps {
 
 /// Creates the maps, with room for `ring` bytes of events (a power of two, at least a page).
 ///
-/// Programs are loaded, that is verified, when [`Programs::get`] first asks for them.
-pub(super) fn load(ring: u32) -> anyhow::Result<(Programs, Maps)> {
+/// `layout` is for [`Programs::attach_reset`], and does not matter otherwise. Programs are loaded, that is verified,
+/// when they are first asked for.
+pub(super) fn load(ring: u32, layout: &Layout) -> anyhow::Result<(Programs, Maps)> {
     let privilege = Privilege::read();
     if let Some(missing) = privilege.missing() {
         return Err(Unavailable::Privilege(missing).into());
@@ -50,6 +52,7 @@ pub(super) fn load(ring: u32) -> anyhow::Result<(Programs, Maps)> {
     let mut ebpf = EbpfLoader::new()
         .map_max_entries(symbols::EVENTS, ring)
         .override_global(aya_log::LEVEL, &level, false)
+        .override_global(symbols::LAYOUT, layout, true)
         .load(OBJECT)
         .map_err(|error| refused(error, "create its BPF maps", &privilege))?;
     let maps = Maps {
@@ -83,6 +86,16 @@ impl Programs {
             })?;
         }
         Ok(program)
+    }
+
+    /// Loads the program of the tracepoint [`symbols::SEND_RESET`] and attaches it, for as long as the link lives.
+    pub(super) fn attach_reset(&mut self) -> anyhow::Result<RawTracePointLink> {
+        let program = self.ebpf.program_mut(symbols::PROGRAM_RESET);
+        let program = program.context("the BPF object does not have its program")?;
+        let program: &mut RawTracePoint = program.try_into()?;
+        program.load().context("its program cannot be loaded")?;
+        let link = program.attach(symbols::SEND_RESET).context("it cannot be attached to")?;
+        Ok(program.take_link(link)?)
     }
 
     /// Marks the program's clsact filters as in use while `self` lives.

@@ -4,6 +4,7 @@
 
 pub mod addresses;
 mod attach;
+mod btf;
 pub mod clock;
 pub mod file;
 pub mod filters;
@@ -14,6 +15,7 @@ pub mod interfaces;
 mod loader;
 mod netlink;
 pub mod privilege;
+mod resets;
 pub mod ring;
 pub mod trial;
 pub mod turnover;
@@ -30,20 +32,26 @@ use aya::programs::ProgramError;
 use aya::programs::tc::TcError;
 use aya_log::EbpfLogger;
 use rustix::thread::CapabilitySet;
-use tlstrace_common::config::Control;
+use tlstrace_common::config::{Control, Layout};
+use tlstrace_common::event::{Event, TcpFlags};
+use tlstrace_common::skip::Counter;
 use tlstrace_common::symbols;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 pub use self::attach::{AttachError, Hook, Mode};
 use self::attach::{Attachment, attach};
-use self::clock::Ticker;
+use self::clock::{Clock, Ticker};
 use self::health::{Counters, Surroundings};
 use self::interfaces::{Change, Interface, Monitor, Selection};
 use self::loader::Programs;
 pub use self::loader::kernel_release;
+use self::resets::Reports;
 use self::ring::{Ring, Wait};
 use self::turnover::Turn;
+use crate::engine::resets::LocalReset;
+use crate::engine::segment::{Direction, Segment};
+use crate::engine::timestamp::Timestamp;
 
 /// What to capture, and how.
 #[derive(Clone, Debug)]
@@ -103,7 +111,9 @@ pub enum Unavailable {
 
 /// The live source of segments. Dropping it detaches.
 pub struct Capture {
-    pub ring: Ring,
+    ring: Ring,
+    /// What the kernel says of the RSTs that it sends, where it says anything.
+    reports: Option<Reports>,
     monitor: Monitor,
     ticker: Ticker,
     log: Option<AsyncFd<EbpfLogger<&'static dyn log::Log>>>,
@@ -116,6 +126,13 @@ pub struct Capture {
     /// By interface index.
     attachments: BTreeMap<u32, Attachment>,
     programs: Programs,
+}
+
+/// What comes out of the ring.
+#[derive(Debug)]
+pub enum Input<'a> {
+    Segment(Segment<'a>),
+    Reset(LocalReset),
 }
 
 /// What happened while [`Capture::wait`] waited.
@@ -135,10 +152,18 @@ impl Capture {
         // Listen first: an interface that comes meanwhile is then found twice, not never.
         let monitor = Monitor::start()?;
         let chosen = settings.interfaces.choose(&interfaces::list()?)?;
-        let (programs, maps) = loader::load(settings.ring_size)?;
+        let kernel = resets::Kernel::read();
+        let no_layout = Layout::default();
+        let layout = kernel.as_ref().map_or(&no_layout, |kernel| &kernel.layout);
+        let (mut programs, maps) = loader::load(settings.ring_size, layout)?;
+        let reports = kernel.and_then(|kernel| Reports::start(kernel, &mut programs));
+        let reports = reports
+            .inspect_err(|error| notes.push(format!("not known: which process sends a RST ({error:#})")))
+            .ok();
         let log = maps.log.map(pollable).transpose();
         let mut capture = Self {
             ring: Ring::new(maps.events)?,
+            reports,
             monitor,
             ticker: Ticker::new(ring::TICK).context("cannot create a timer")?,
             log: log.context("cannot poll the log of the BPF programs")?,
@@ -178,6 +203,40 @@ impl Capture {
         };
         let parts: Vec<_> = [Hook::Tcx, Hook::Clsact].into_iter().filter_map(of).collect();
         parts.join(", ")
+    }
+
+    /// Hands over what is in the ring, oldest first and at most [`ring::BATCH`] events; says how many there were.
+    pub fn drain(&mut self, clock: &Clock, mut handle: impl FnMut(Input<'_>)) -> usize {
+        let Self { ring, reports, .. } = self;
+        ring.drain(|event| match event {
+            Event::Segment(event) => {
+                let mut segment = ring::segment(event, clock);
+                segment.is_own = segment.direction == Direction::Egress
+                    && segment.has(TcpFlags::RST)
+                    && reports
+                        .as_ref()
+                        .is_some_and(|reports| reports.covers(segment.source.ip(), segment.hop_limit));
+                handle(Input::Segment(segment));
+            }
+            Event::Reset(report) => {
+                if let Some(reports) = reports {
+                    handle(Input::Reset(reports.translate(report, clock)));
+                }
+            }
+        })
+    }
+
+    /// Events that could not be decoded: the program and userspace disagree, a bug.
+    pub fn malformed(&self) -> u64 {
+        self.ring.malformed()
+    }
+
+    /// Since when, at `now`, every RST of this node's kernel has been handed over.
+    pub fn resets_told_since(&mut self, now: Timestamp) -> anyhow::Result<Option<Timestamp>> {
+        let Some(reports) = &mut self.reports else { return Ok(None) };
+        let unreported = Counters::read_one(&self.counters, Counter::ResetUnreported)
+            .context("cannot read the BPF programs' counters")?;
+        Ok(Some(reports.told_since(now, unreported)))
     }
 
     /// Interfaces that are watched, by their index.
@@ -234,6 +293,9 @@ impl Capture {
 
     /// Follows a change; says what came of it.
     pub fn apply(&mut self, change: Change) -> Option<Turn> {
+        if let Some(reports) = &mut self.reports {
+            reports.refresh();
+        }
         match change {
             Change::Gone { index } => {
                 let gone = self.attachments.remove(&index)?.interface;
@@ -320,6 +382,7 @@ impl Capture {
     /// Takes the programs off all interfaces. What they wrote can still be drained.
     pub fn detach(&mut self) {
         self.attachments.clear();
+        self.reports = None;
     }
 
     fn add(&mut self, interface: &Interface) -> Result<Option<String>, AttachError> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
-use tlstrace_common::event::{self, DecodeError, Event};
+use tlstrace_common::event::{self, DecodeError, Event, Kind};
 use tokio::io::unix::AsyncFd;
 
 use super::clock::Clock;
@@ -35,12 +35,12 @@ impl Ring {
     }
 
     /// Hands over what is in the ring, oldest first and at most [`BATCH`] events; says how many there were.
-    pub fn drain(&mut self, clock: &Clock, mut handle: impl FnMut(&Segment<'_>)) -> usize {
+    pub(super) fn drain(&mut self, mut handle: impl FnMut(&Event<'_>)) -> usize {
         let ring = self.ring.get_mut();
         for taken in 0..BATCH {
             let Some(item) = ring.next() else { return taken };
             match event::decode(&item) {
-                Ok(event) => handle(&segment(&event, clock)),
+                Ok(event) => handle(&event),
                 Err(error) => {
                     self.malformed += 1;
                     log_malformed(self.malformed, error, &item);
@@ -103,14 +103,15 @@ impl Pace {
     }
 }
 
-pub(super) fn segment<'a>(event: &Event<'a>, clock: &Clock) -> Segment<'a> {
+/// A segment in the engine's terms.
+pub(super) fn segment<'a>(event: &event::Segment<'a>, clock: &Clock) -> Segment<'a> {
     let header = &event.header;
     Segment {
         timestamp: clock.at(header.timestamp_ns),
         interface: header.interface,
-        direction: match header.direction {
-            0 => Direction::Ingress,
-            1 => Direction::Egress,
+        direction: match header.kind {
+            Kind::INGRESS => Direction::Ingress,
+            Kind::EGRESS => Direction::Egress,
             _ => Direction::Unknown,
         },
         source: SocketAddr::new(address(header.source), header.source_port),
@@ -126,11 +127,12 @@ pub(super) fn segment<'a>(event: &Event<'a>, clock: &Clock) -> Segment<'a> {
         payload_len: header.payload_len,
         chunks: event.chunks().map(|(offset, bytes)| Chunk { offset, bytes }).collect(),
         notes: header.notes,
+        is_own: false,
     }
 }
 
 /// IPv4-mapped addresses (RFC 4291 §2.5.5.2) become IPv4.
-fn address(octets: [u8; 16]) -> IpAddr {
+pub(super) fn address(octets: [u8; 16]) -> IpAddr {
     Ipv6Addr::from(octets).to_canonical()
 }
 

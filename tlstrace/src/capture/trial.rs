@@ -4,6 +4,7 @@ use std::thread;
 
 use anyhow::Context as _;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
+use tlstrace_common::config::Layout;
 use tlstrace_common::symbols;
 
 use super::attach::{Hook, Mode, attach};
@@ -29,7 +30,7 @@ pub fn run() -> Trial {
         // SAFETY: only the network namespace changes, and only this thread's; descriptors stay shared.
         let is_apart = unsafe { unshare_unsafe(UnshareFlags::NEWNET) };
         // The programs are verified with the maps that they use.
-        let (mut programs, _maps) = match loader::load(SMALLEST_RING) {
+        let (mut programs, _maps) = match loader::load(SMALLEST_RING, &Layout::default()) {
             Ok(loaded) => loaded,
             Err(error) => return Trial { loaded: Err(error), attached: None },
         };

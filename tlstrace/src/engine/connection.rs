@@ -155,6 +155,7 @@ impl Connection {
                 renegotiation: None,
                 progress: Progress::default(),
                 endings: Vec::new(),
+                reset_reports: Vec::new(),
                 history: History::default(),
                 capture: CaptureCondition { midstream: !segment.is_syn(), ..CaptureCondition::default() },
             },
@@ -489,6 +490,10 @@ impl Connection {
             },
             out_of_window: !refuses_syn && offset.is_some_and(|offset| !expected.contains(&offset)),
             refuses_syn,
+            sequence: segment.sequence,
+            acknowledgement: if segment.is_ack() { segment.acknowledgement } else { 0 },
+            is_own: segment.is_own,
+            is_unreported: false,
         };
         let position = offset.and_then(|offset| u64::try_from(offset).ok()).unwrap_or(sent);
         let received = segment

@@ -14,6 +14,7 @@ use crate::tls::record::FirstBytes;
 use crate::tls::server_hello::ServerHello;
 
 use super::proxy::ProxyHeader;
+use super::resets::LocalReset;
 use super::segment::Direction;
 use super::timestamp::Timestamp;
 use super::tls13::{ClientCertificate, Exchange};
@@ -83,6 +84,8 @@ pub struct HandshakeFacts {
     pub progress: Progress,
     /// Alerts, resets and FINs in causal order; the last symptom is rarely the cause.
     pub endings: Vec<Ending>,
+    /// What this node's kernel says of the resets among them.
+    pub reset_reports: Vec<LocalReset>,
     pub history: History,
     pub capture: CaptureCondition,
 }
@@ -232,6 +235,13 @@ pub struct Reset {
     pub out_of_window: bool,
     /// It answers a SYN.
     pub refuses_syn: bool,
+    /// Numbers as on the wire, by which a report about the RST is found; the acknowledgement is 0 without the ACK flag.
+    pub sequence: u32,
+    pub acknowledgement: u32,
+    /// As [`super::segment::Segment::is_own`].
+    pub is_own: bool,
+    /// It [`is_own`](Self::is_own), and the kernel did not report it: somebody else made it.
+    pub is_unreported: bool,
 }
 
 impl Reset {
@@ -347,6 +357,11 @@ impl HandshakeFacts {
             .and_then(|hello| hello.group)
             .or(self.server_key_exchange_group)
             .or_else(|| self.hello_retry_request.as_ref().and_then(|hello| hello.group))
+    }
+
+    /// What this node's kernel says of a RST, if it was the one that sent it.
+    pub fn report_of(&self, reset: &Reset) -> Option<&LocalReset> {
+        self.reset_reports.iter().find(|report| reset.is(report))
     }
 
     /// Whether the server sent any payload.

@@ -19,6 +19,7 @@ pub mod history;
 pub mod locality;
 pub mod proxy;
 mod records;
+pub mod resets;
 pub mod segment;
 mod stream;
 mod table;
@@ -37,6 +38,7 @@ use connection::{Connection, Stage};
 use doubts::{Doubt, Doubts};
 use facts::HandshakeFacts;
 use history::History;
+use resets::{LocalReset, LocalResets};
 use segment::Segment;
 use table::{ConnectionKey, Slot, Table, Tracked};
 use timestamp::Timestamp;
@@ -103,6 +105,7 @@ pub struct Engine {
     history: History,
     doubts: Doubts,
     certificates: CertificateCache,
+    resets: LocalResets,
     outputs: VecDeque<Output>,
     counts: Counts,
     now: Timestamp,
@@ -121,6 +124,7 @@ impl Engine {
             doubts: Doubts::default(),
             certificates: settings.trust_anchors.clone().map(CertificateCache::trusting).unwrap_or_default(),
             settings,
+            resets: LocalResets::default(),
             outputs: VecDeque::new(),
             counts: Counts::default(),
             now: Timestamp::default(),
@@ -136,6 +140,9 @@ impl Engine {
     pub fn handle_segment(&mut self, segment: &Segment<'_>) {
         self.counts.segments += 1;
         self.now = self.now.max(segment.timestamp);
+        if segment.is_own {
+            self.resets.expect(segment.timestamp);
+        }
         if !self.is_followed(segment) {
             self.counts.unfollowed += 1;
             if segment.begins_with_client_hello() {
@@ -161,6 +168,22 @@ impl Engine {
             self.evict(evicted);
         }
         self.feed(slot, segment);
+    }
+
+    /// Takes the kernel's word for a RST that it sent; it may come before or after the segment.
+    pub fn handle_local_reset(&mut self, reset: LocalReset) {
+        self.resets.add(reset);
+    }
+
+    /// Whether [`Engine::vouch_for_resets`] would help to judge what was seen lately.
+    pub fn expects_reset_report(&self) -> bool {
+        self.resets.is_expecting(self.now)
+    }
+
+    /// Says that all RSTs that this node's kernel sent after `since` and before `until` have been handed over, so that
+    /// any other was sent by somebody else.
+    pub fn vouch_for_resets(&mut self, since: Timestamp, until: Timestamp) {
+        self.resets.vouch(since, until);
     }
 
     /// Judges what has come due by `now`.
@@ -258,6 +281,7 @@ impl Engine {
     /// Publishes a verdict. Returns the connection if a later verdict may follow.
     fn publish(&mut self, mut connection: Box<Connection>) -> Option<Box<Connection>> {
         connection.settle_facts(self.now, &mut self.certificates);
+        self.resets.join(&mut connection.facts);
         let judgement = self.judge(&connection.facts, connection.learned);
         let id = judgement.as_ref().map(|judgement| judgement.rule.id());
         let stays = id == Some("ok") && !connection.is_accepted() && connection.facts.endings.is_empty();

@@ -46,6 +46,9 @@ pub struct Segment<'a> {
     pub chunks: SmallVec<[Chunk<'a>; 4]>,
     /// [`Notes`] bits of the kernel's selection; 0 for a capture file.
     pub notes: u8,
+    /// It leaves this network namespace under one of its own addresses, and the kernel reports every RST that it sends
+    /// so (see [`super::resets`]).
+    pub is_own: bool,
 }
 
 /// A captured part of a segment's payload.

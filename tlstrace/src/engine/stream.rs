@@ -409,6 +409,7 @@ mod tests {
             payload_len: u32::try_from(bytes.len()).unwrap(),
             chunks: smallvec![Chunk { offset: 0, bytes }],
             notes: 0,
+            is_own: false,
         }
     }
 

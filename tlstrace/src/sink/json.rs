@@ -223,6 +223,8 @@ struct Trace<'a> {
     reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ended_by: Option<EndedBy>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reset_by: Option<ResetBy<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     alerts: Vec<AlertFields>,
     history: &'a str,
@@ -252,6 +254,17 @@ struct Trace<'a> {
 struct EndedBy {
     side: &'static str,
     how: &'static str,
+}
+
+/// What this node's kernel says of the RST that ended the connection, if it sent it.
+#[derive(Serialize)]
+struct ResetBy<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    command: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -529,6 +542,11 @@ impl<'a> Trace<'a> {
             ended_by: verdict
                 .ended_by
                 .map(|ended| EndedBy { side: ended.side.as_str(), how: ended.how.as_str() }),
+            reset_by: verdict.reset_by.as_ref().map(|report| ResetBy {
+                reason: report.reason.as_deref(),
+                pid: report.process.as_ref().map(|process| process.pid),
+                command: report.process.as_ref().map(|process| process.command.as_str()),
+            }),
             alerts: root_alert(verdict).into_iter().collect(),
             history: facts.history.as_str(),
             timings_us: Timings::of(facts),

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use crate::engine::facts::{Ending, HandshakeFacts, How, Phase, Role};
 use crate::engine::history::ListenerHistory;
+use crate::engine::resets::LocalReset;
 use crate::engine::timestamp::Timestamp;
 use crate::engine::tls13::Exchange;
 use crate::tls::certificate::CertificateChain;
@@ -147,6 +148,8 @@ pub struct Verdict {
     pub ended_by: Option<EndedBy>,
     /// The root ending, if the connection ended.
     pub root: Option<Ending>,
+    /// The root is a RST that this node's kernel sent.
+    pub reset_by: Option<LocalReset>,
     pub warnings: Vec<Evidence>,
     /// Counts verdicts about the same connection, from 0.
     pub revision: u32,
@@ -258,19 +261,29 @@ impl Verdict {
         let Judgement { rule, finding, root } = judgement;
         let ended_by = finding.ended_by.or_else(|| root.ending.as_ref().map(EndedBy::from));
         let mut evidence = finding.evidence;
+        let mut summary = finding.summary;
+        let reset_by = root.report(&facts).cloned();
+        if let Some(report) = &reset_by {
+            let detail = words::local_reset(report, &facts).into();
+            evidence.push(Evidence { fact: "kernel_reset", detail });
+            if let Some(process) = &report.process {
+                summary = format!("{summary} {} did it.", words::process(process));
+            }
+        }
         evidence.extend(root.evidence());
         Self {
             id: rule.id(),
             severity: finding.severity.unwrap_or(rule.severity()),
             blame: finding.blame,
             confidence: finding.confidence,
-            summary: finding.summary,
+            summary,
             evidence,
             alternatives: finding.alternatives,
             remedy: rule.remedy(),
             reason: finding.reason,
             ended_by,
             root: root.ending,
+            reset_by,
             warnings: finding.warnings,
             revision: 0,
             replaces: None,

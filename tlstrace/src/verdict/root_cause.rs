@@ -6,6 +6,7 @@
 //! reaction to another is the root; the table is `DIAGNOSIS.md` §1.3.
 
 use crate::engine::facts::{Ending, HandshakeFacts, How, Reset, Role};
+use crate::engine::resets::LocalReset;
 
 use super::{Evidence, words};
 
@@ -54,6 +55,14 @@ impl RootCause {
                 How::Alert(_) | How::Close => None,
             },
             _ => None,
+        }
+    }
+
+    /// What this node's kernel says of the root, if it is a reset that it sent.
+    pub fn report<'a>(&self, facts: &'a HandshakeFacts) -> Option<&'a LocalReset> {
+        match self.ending?.how {
+            How::Reset(reset) => facts.report_of(&reset),
+            How::Alert(_) | How::Close => None,
         }
     }
 

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use crate::engine::facts::{Ending, How, Reset, Role};
+use crate::engine::facts::{Ending, HandshakeFacts, How, Reset, Role};
+use crate::engine::resets::{LocalReset, Process};
 use crate::engine::timestamp::Civil;
 use crate::tls::certificate::{Certificate, SubjectAltName};
 use crate::tls::codepoints::AlertDescription;
@@ -76,6 +77,33 @@ pub fn reset(reset: Reset) -> String {
     } else {
         shape.to_owned()
     }
+}
+
+/// A process, as its kernel calls it: `envoy (pid 4242)`.
+pub fn process(process: &Process) -> String {
+    format!("{} (pid {})", printable(process.command.as_bytes()), process.pid)
+}
+
+/// What this node's kernel says of a RST that it sent.
+pub fn local_reset(report: &LocalReset, facts: &HandshakeFacts) -> String {
+    let reason = report.reason.as_deref().unwrap_or("no reason given");
+    let is_hello_unread = facts.client_hello.is_some() && facts.server().bytes == 0;
+    let why = match (reason, &report.process) {
+        ("TCP_ABORT_ON_CLOSE", Some(by)) if is_hello_unread => {
+            format!("{} closed the socket before it had read the whole ClientHello", process(by))
+        }
+        ("TCP_ABORT_ON_CLOSE", Some(by)) => {
+            format!("{} closed the socket with received data unread", process(by))
+        }
+        // Where `disconnect` is called on the way: `SO_LINGER` with a time of 0, connect(2) to `AF_UNSPEC`.
+        ("TCP_ABORT_ON_LINGER" | "TCP_STATE", Some(by)) => {
+            format!("{} aborted the connection (a linger time of zero does this)", process(by))
+        }
+        (_, Some(by)) => format!("{} aborted the connection", process(by)),
+        ("NO_SOCKET", None) => "no socket belongs to this connection".to_owned(),
+        (_, None) => "not at the wish of a process".to_owned(),
+    };
+    format!("this node's kernel sent the RST ({reason}): {why}")
 }
 
 /// A day, as dates of certificates are read: `2026-11-22`.

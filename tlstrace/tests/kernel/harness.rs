@@ -6,7 +6,7 @@ use aya::maps::{Array, PerCpuArray, RingBuf};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use tlstrace_common::config::Control;
-use tlstrace_common::event::{SegmentHeader, TcpFlags, decode};
+use tlstrace_common::event::{self, SegmentHeader, TcpFlags};
 use tlstrace_common::skip::Counter;
 use tlstrace_common::symbols;
 
@@ -81,7 +81,9 @@ impl Programs {
         let mut ring = RingBuf::try_from(self.ebpf.map_mut(symbols::EVENTS).unwrap()).unwrap();
         let mut events = Vec::new();
         while let Some(item) = ring.next() {
-            let event = decode(&item).unwrap();
+            let event::Event::Segment(event) = event::decode(&item).unwrap() else {
+                panic!("not a segment: {:x?}", &*item)
+            };
             let chunks = event.chunks().map(|(offset, bytes)| (offset, bytes.to_vec())).collect();
             events.push(Event { header: event.header, chunks, raw: item.to_vec() });
         }

@@ -479,12 +479,12 @@ pub(crate) struct Verdict {
 
 impl Verdict {
     #[track_caller]
-    fn has(&self, pointer: &str, expected: impl Into<Value>) {
+    pub(crate) fn has(&self, pointer: &str, expected: impl Into<Value>) {
         assert_eq!(self.json.pointer(pointer), Some(&expected.into()), "{pointer} of {:#}", self.json);
     }
 
     #[track_caller]
-    fn lacks(&self, pointer: &str) {
+    pub(crate) fn lacks(&self, pointer: &str) {
         assert_eq!(self.json.pointer(pointer), None, "{pointer} of {:#}", self.json);
     }
 
@@ -494,7 +494,7 @@ impl Verdict {
     }
 
     #[track_caller]
-    fn has_endpoint(&self, pointer: &str, address: SocketAddr) {
+    pub(crate) fn has_endpoint(&self, pointer: &str, address: SocketAddr) {
         self.has(&format!("{pointer}/ip"), address.ip().to_string());
         self.has(&format!("{pointer}/port"), address.port());
     }

@@ -416,14 +416,23 @@ fn by_client(lines: &[String]) -> BTreeMap<SocketAddr, Vec<Value>> {
     all
 }
 
-/// A verdict without what a file cannot know (the interface's name, the way of a packet through it) and without
-/// times: packet socket and TC hook see a packet one after the other.
+/// A verdict without what a file cannot know (the interface's name, the way of a packet through it, which process
+/// sent a RST) and without times: packet socket and TC hook see a packet one after the other.
 fn comparable(mut verdict: Value) -> Value {
     let fields = verdict.as_object_mut().unwrap();
     fields.remove("@timestamp").unwrap();
     fields.remove("observer");
     fields["event"].as_object_mut().unwrap().remove("duration").unwrap();
     fields["network"].as_object_mut().unwrap().remove("direction");
+    let trace = fields["tlstrace"].as_object_mut().unwrap();
+    if let Some(by) = trace.remove("reset_by") {
+        trace["evidence"].as_array_mut().unwrap().retain(|evidence| evidence["fact"] != "kernel_reset");
+        if let Some(command) = by.get("command").and_then(Value::as_str) {
+            let summary = trace["summary"].as_str().unwrap();
+            let (before, _) = summary.rsplit_once(&format!(" {command} (pid ")).unwrap();
+            trace["summary"] = before.into();
+        }
+    }
     for (_, micros) in fields["tlstrace"]["timings_us"].as_object_mut().unwrap() {
         *micros = "_".into();
     }

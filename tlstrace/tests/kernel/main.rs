@@ -20,6 +20,7 @@ mod output;
 mod peers;
 mod privacy;
 mod probe;
+mod resets;
 mod test_run;
 
 /// Says loudly that the current test did not test anything, and why. Return from the test after it.

@@ -87,7 +87,7 @@ fn an_interface_without_ethernet_has_programs_of_its_own() {
             let events = programs.run_bytes(program, &syn.bytes());
             let [event] = &events[..] else { panic!("{:?}", programs.counts()) };
             assert_eq!(event.header.tcp_flags, TcpFlags::SYN);
-            assert_eq!(event.header.direction, direction);
+            assert_eq!(event.header.kind, direction);
         }
     }
 }

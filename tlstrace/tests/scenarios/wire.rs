@@ -15,18 +15,21 @@
 //! > text GET / HTTP/1.1    these characters and CRLF
 //! > raw 160301             these bytes
 //! + 5s | + 20ms            time passes; every step takes 100 µs by itself
+//! ! < TCP_ABORT_ON_CLOSE envoy                  the kernel reports this side's RST (and the process), before it or after
+//! ! complete               of all resets so far the kernel has reported those that it sent
 //! ```
 //! Modifiers at the end of a step: `with fin` (or `rst`, `ack`) sets flags on its last segment; `unseen` sends
 //! it past the observer; `blind` leaves the acknowledgement where it was, as a crossing segment does; `cut`
 //! captures only half of it; `enough` captures a record's header and says that the program has seen enough of this
 //! side; `again` repeats the previous payload of that side; `ttl=N` and `at=N` (sequence
-//! offset) disguise it. A record carries the version of its message.
+//! offset) disguise it; `own` says that the kernel would report it. A record carries the version of its message.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use smallvec::smallvec;
 use tlstrace::engine::Engine;
+use tlstrace::engine::resets::{LocalReset, Process};
 use tlstrace::engine::segment::{Chunk, Direction, Segment};
 use tlstrace::engine::timestamp::Timestamp;
 use tlstrace_common::event::{Notes, TcpFlags, TcpOptions};
@@ -55,6 +58,12 @@ pub(crate) trait Audience {
 
     /// Time has passed, to this point.
     fn time(&mut self, now: Timestamp);
+
+    /// The kernel says that it sent a RST.
+    fn report(&mut self, _: LocalReset) {}
+
+    /// The kernel has said so of every RST that it sent before this point.
+    fn complete(&mut self, _: Timestamp) {}
 }
 
 impl Audience for Engine {
@@ -64,6 +73,14 @@ impl Audience for Engine {
 
     fn time(&mut self, now: Timestamp) {
         self.handle_timeout(now);
+    }
+
+    fn report(&mut self, report: LocalReset) {
+        self.handle_local_reset(report);
+    }
+
+    fn complete(&mut self, until: Timestamp) {
+        self.vouch_for_resets(Timestamp::default(), until);
     }
 }
 
@@ -151,7 +168,8 @@ impl Player {
                 audience.time(Timestamp::from_nanos(self.now));
                 return;
             }
-            _ => panic!("a step begins with >, < or +: {step:?}"),
+            "!" => return self.report(rest, audience),
+            _ => panic!("a step begins with >, <, + or !: {step:?}"),
         };
         let mut sent = Sent::parse(rest, &self.previous[side]);
         self.now += STEP;
@@ -177,6 +195,29 @@ impl Player {
             let consumed = u32::from(sent.flags & (TcpFlags::SYN | TcpFlags::FIN) != 0);
             self.next[side] = start.wrapping_add(len(&sent.payload)).wrapping_add(consumed);
         }
+    }
+
+    /// What the kernel says of a RST, in the words of a step.
+    fn report(&self, words: &str, audience: &mut impl Audience) {
+        let words: Vec<_> = words.split_whitespace().collect();
+        let (side, reason, command) = match *words {
+            ["complete"] => {
+                return audience.complete(Timestamp::from_nanos(self.now).after(Duration::from_secs(1)));
+            }
+            [side, reason] => (side, reason, None),
+            [side, reason, command] => (side, reason, Some(command)),
+            _ => panic!("not a report: {words:?}"),
+        };
+        let side = usize::from(side == "<");
+        audience.report(LocalReset {
+            timestamp: Timestamp::from_nanos(self.now),
+            local: if side == 0 { self.client } else { self.server },
+            remote: if side == 0 { self.server } else { self.client },
+            sequence: self.next[side],
+            acknowledgement: self.next[1 - side],
+            reason: Some(reason.into()),
+            process: command.map(|command| Process { pid: 4242, command: command.to_owned() }),
+        });
     }
 
     /// Hands on a step's segments, as the variation wants it.
@@ -225,6 +266,7 @@ impl Player {
                     smallvec![Chunk { offset: 0, bytes: captured }]
                 },
                 notes: if is_enough { Notes::LAST } else { 0 },
+                is_own: sent.own,
             };
             audience.segment(&segment(1));
             match self.variation {
@@ -260,6 +302,7 @@ struct Sent {
     cut: bool,
     enough: bool,
     again: bool,
+    own: bool,
     at: Option<i32>,
 }
 
@@ -276,6 +319,7 @@ impl Sent {
             cut: false,
             enough: false,
             again: false,
+            own: false,
             at: None,
         };
         if let Some(line) = text.strip_prefix("text ") {
@@ -296,6 +340,7 @@ impl Sent {
                 "cut" => sent.cut = true,
                 "enough" => sent.enough = true,
                 "again" => sent.again = true,
+                "own" => sent.own = true,
                 "ts" => sent.timestamps = true,
                 _ => match word.split_once('=') {
                     Some(("window", value)) => sent.window = value.parse().unwrap(),

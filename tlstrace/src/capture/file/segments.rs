@@ -38,6 +38,7 @@ pub fn segment<'a>(frame: &Frame<'a>, kind: LinkKind) -> Result<Segment<'a>, Ski
         payload_len: tcp.payload_len,
         chunks: if bytes.is_empty() { SmallVec::new() } else { smallvec![Chunk { offset: 0, bytes }] },
         notes: if is_whole { 0 } else { Notes::TRUNCATED },
+        is_own: false,
     })
 }
 

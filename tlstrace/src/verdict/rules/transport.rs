@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::engine::facts::{How, Role};
+use crate::engine::facts::{How, Reset, Role};
 use crate::tls::codepoints::HandshakeType;
 use crate::tls::record::FirstBytes;
 use crate::verdict::{Blame, Case, Confidence, EndedHow, Finding, Severity, Specificity, words};
@@ -393,7 +393,8 @@ impl Rule for InjectedReset {
 
     fn doc_long(&self) -> &'static str {
         "The RST's hop count differs from the other packets of the side that it claims to come from, or \
-         that side went on sending as if there were no RST (RFC 5961 §3 is why blind resets often fail). \
+         that side went on sending as if there were no RST (RFC 5961 §3 is why blind resets often fail), or \
+         the side is this node and its kernel says that it sent none. \
          Firewalls, intrusion prevention, load balancers that time out and censors do this."
     }
 
@@ -411,8 +412,12 @@ impl Rule for InjectedReset {
         let sender = words::side(ending.role);
         let other = if ending.role == Role::Client { "client" } else { "server" };
         let contradicted = case.root.is_contradicted;
-        if !reset.hop_limit_differs && !contradicted {
+        let is_doubtful = reset.hop_limit_differs || contradicted;
+        if case.facts.report_of(&reset).is_some() || !is_doubtful && !reset.is_unreported {
             return None;
+        }
+        if reset.is_unreported {
+            return Some(unreported_reset(case, reset, ending.role, is_doubtful));
         }
         let why = if contradicted { "and went on sending" } else { "with another TTL than its packets" };
         let mut finding = Finding::new(format!(
@@ -429,6 +434,27 @@ impl Rule for InjectedReset {
             finding = finding.evidence("sender_went_on", format!("the {other} sent more payload after it"));
         }
         Some(finding)
+    }
+}
+
+/// This node's kernel tells of the resets that its TCP sends, and told nothing of this one.
+fn unreported_reset(case: &Case<'_>, reset: Reset, sender: Role, is_doubtful: bool) -> Finding {
+    let (sender, other) = match sender {
+        Role::Client => ("client", "server"),
+        Role::Server => ("server", "client"),
+    };
+    let finding = Finding::new(format!(
+        "This node sent the {other} a RST in the name of the {sender}, whose own TCP did not: a firewall rule here, or a \
+         program with a raw socket, reset the connection."
+    ))
+    .blame(Blame::Path)
+    .confidence(if is_doubtful { Confidence::Observed } else { Confidence::Inferred })
+    .evidence("reset_shape", words::reset(reset))
+    .evidence("kernel_sent_no_reset", "the kernel reports every RST that its TCP sends, and not this one");
+    if case.root.is_contradicted {
+        finding.evidence("sender_went_on", format!("the {sender} sent more payload after it"))
+    } else {
+        finding
     }
 }
 
