@@ -11,6 +11,8 @@ pub mod health;
 pub mod interfaces;
 mod loader;
 mod netlink;
+pub mod occupants;
+mod packet_socket;
 pub mod privilege;
 pub mod ring;
 pub mod trial;
@@ -29,7 +31,6 @@ use aya::programs::tc::TcError;
 use aya_log::EbpfLogger;
 use rustix::thread::CapabilitySet;
 use tlstrace_common::config::Control;
-use tlstrace_common::symbols;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -37,7 +38,7 @@ pub use self::attach::{AttachError, Hook, Mode};
 use self::attach::{Attachment, attach};
 use self::clock::Ticker;
 use self::health::{Counters, Surroundings};
-use self::interfaces::{Change, Interface, Monitor, Selection};
+use self::interfaces::{Change, Interface, Monitor, Names, Selection};
 use self::loader::Programs;
 pub use self::loader::kernel_release;
 use self::ring::{Ring, Wait};
@@ -133,7 +134,7 @@ impl Capture {
         // Listen first: an interface that comes meanwhile is then found twice, not never.
         let monitor = Monitor::start()?;
         let chosen = settings.interfaces.choose(&interfaces::list()?)?;
-        let (programs, maps) = loader::load(settings.ring_size)?;
+        let (programs, maps) = loader::load(settings.ring_size, settings.attach)?;
         let log = maps.log.map(pollable).transpose();
         let mut capture = Self {
             ring: Ring::new(maps.events)?,
@@ -167,15 +168,20 @@ impl Capture {
         }
     }
 
-    /// Interfaces and hooks: "eth0, gke123 (tcx, first in the chain)".
+    /// Interfaces, their hooks, and why those: "eth0, gke123 (tcx, first in the chain)".
     pub fn describe(&self) -> String {
-        let of = |hook: Hook| {
-            let attached = self.attachments.values().filter(|attachment| attachment.hook == hook);
-            let names: Vec<_> = attached.map(|attachment| attachment.interface.name.clone()).collect();
-            (!names.is_empty()).then(|| format!("{} ({hook})", names.join(", ")))
-        };
-        let parts: Vec<_> = [Hook::Tcx, Hook::Clsact].into_iter().filter_map(of).collect();
-        parts.join(", ")
+        let mut places = BTreeMap::<_, Vec<_>>::new();
+        for Attachment { interface, hook, reason, .. } in self.attachments.values() {
+            places.entry((*hook, reason.as_deref())).or_default().push(interface.name.clone());
+        }
+        let parts: Vec<_> = places
+            .into_iter()
+            .map(|((hook, reason), names)| match reason {
+                None => format!("{} ({hook})", Names(&names)),
+                Some(reason) => format!("{} ({hook}: {reason})", Names(&names)),
+            })
+            .collect();
+        Names(&parts).to_string()
     }
 
     /// Interfaces that are watched, by their index.
@@ -299,8 +305,7 @@ impl Capture {
         let mut keep = CapabilitySet::empty();
         if self.settings.interfaces.can_grow() {
             // Verified while that is still allowed.
-            symbols::PROGRAMS.iter().try_for_each(|name| self.programs.get(name).map(drop))?;
-            keep |= CapabilitySet::NET_ADMIN;
+            keep |= self.programs.prepare(self.settings.attach)?;
         }
         if self.attachments.values().any(|attachment| attachment.hook == Hook::Clsact) {
             // To remove the filters; a TCX link ends with its descriptor.
@@ -321,14 +326,16 @@ impl Capture {
     }
 
     fn add(&mut self, interface: &Interface) -> Result<Option<String>, AttachError> {
-        let attachment = attach(&mut self.programs, interface, self.settings.attach)?;
+        let mut attachment = attach(&mut self.programs, interface, self.settings.attach)?;
         // Attaching goes by name, and the name may have passed to another interface meanwhile.
         if interfaces::index_of(&interface.name) != Some(interface.index) {
             return Err(AttachError::Gone(interface.name.clone()));
         }
+        let note = attachment.note.take();
         self.attachments.insert(interface.index, attachment);
-        Ok((!interface.is_up)
-            .then(|| format!("{interface} is down: attached, but it carries nothing until it is up")))
+        let down = (!interface.is_up)
+            .then(|| format!("{interface} is down: attached, but it carries nothing until it is up"));
+        Ok(down.or(note))
     }
 
     fn announce(&mut self) -> io::Result<()> {

@@ -11,8 +11,8 @@ use clap::CommandFactory as _;
 use clap::error::ErrorKind;
 
 use super::args::{
-    Args, AttachArg, CleanupArgs, ColorArg, DoctorArgs, FilterArgs, FormatArg, JudgeArgs, OutputArgs, ReplayArgs,
-    SourceArgs, TimeArg, WatchArgs,
+    Args, AttachArg, CleanupArgs, ColorArg, DoctorArgs, FilterArgs, FormatArg, JudgeArgs, OutputArgs,
+    ReplayArgs, SourceArgs, TimeArg, WatchArgs,
 };
 use super::glob::Glob;
 use super::values;
@@ -136,9 +136,7 @@ impl Watch {
             AttachArg::Auto => Mode::Auto,
             AttachArg::Tcx => Mode::Tcx,
             AttachArg::Clsact => Mode::Clsact,
-            AttachArg::Packet => {
-                return Err(usage("--attach packet is not available yet: use auto, tcx or clsact"));
-            }
+            AttachArg::Packet => Mode::Packet,
         };
         let interfaces = selection(&interfaces);
         if !(ring_size.is_power_of_two() && ring_size >= 4096) {
@@ -426,7 +424,6 @@ mod tests {
     #[test]
     fn what_cannot_be_meant_is_a_usage_error() {
         for line in [
-            "--attach packet",
             "--attach xdp",
             "--timeout soon",
             "--port https",

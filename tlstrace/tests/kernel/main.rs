@@ -15,6 +15,7 @@ mod interfaces;
 mod live;
 mod live_replay;
 mod namespaces;
+mod neighbours;
 mod peers;
 mod privacy;
 mod probe;
