@@ -20,8 +20,8 @@ pub struct Counters {
 impl Counters {
     /// Reads the `COUNTERS` map.
     pub(super) fn read(map: &PerCpuArray<MapData, u64>) -> Result<Self, MapError> {
-        let sum = |counter: Counter| map.get(&(counter as u32), 0).map(|cpus| cpus.iter().sum());
-        Ok(Self { values: Counter::ALL.into_iter().map(sum).collect::<Result<_, _>>()? })
+        let counts = Counter::ALL.into_iter().map(|counter| count(map, counter));
+        Ok(Self { values: counts.collect::<Result<_, _>>()? })
     }
 
     pub fn get(&self, counter: Counter) -> u64 {
@@ -107,6 +107,11 @@ impl fmt::Display for Conditions {
         }
         Ok(())
     }
+}
+
+/// One counter of the `COUNTERS` map, summed over all CPUs.
+pub(super) fn count(map: &PerCpuArray<MapData, u64>, counter: Counter) -> Result<u64, MapError> {
+    map.get(&(counter as u32), 0).map(|cpus| cpus.iter().sum())
 }
 
 /// Decides what is worth a line on stderr.

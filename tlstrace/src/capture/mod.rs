@@ -31,6 +31,7 @@ use aya::programs::tc::TcError;
 use aya_log::EbpfLogger;
 use rustix::thread::CapabilitySet;
 use tlstrace_common::config::Control;
+use tlstrace_common::skip::Counter;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -296,6 +297,12 @@ impl Capture {
     /// The programs' counters, summed over the CPUs.
     pub fn counters(&self) -> anyhow::Result<Counters> {
         Counters::read(&self.counters).context("cannot read the BPF programs' counters")
+    }
+
+    /// How many events did not fit into the ring.
+    pub fn lost_events(&self) -> anyhow::Result<u64> {
+        let lost = health::count(&self.counters, Counter::RingFull);
+        lost.context("cannot read the BPF programs' counters")
     }
 
     /// Gives up, for good, every capability that is not needed to go on, and says which were kept.

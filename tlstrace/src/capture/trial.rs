@@ -6,7 +6,6 @@ use anyhow::Context as _;
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 use tlstrace_common::symbols;
 
-use super::attach::Mode;
 use super::attach::{Hook, Mode, attach};
 use super::loader::{self, Programs};
 use super::{flatten, interfaces};

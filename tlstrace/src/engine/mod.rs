@@ -104,6 +104,8 @@ pub struct Engine {
     outputs: VecDeque<Output>,
     counts: Counts,
     now: Timestamp,
+    /// Until when events were lost.
+    lossy_until: Timestamp,
 }
 
 impl Engine {
@@ -122,6 +124,7 @@ impl Engine {
             outputs: VecDeque::new(),
             counts: Counts::default(),
             now: Timestamp::default(),
+            lossy_until: Timestamp::default(),
         }
     }
 
@@ -171,6 +174,12 @@ impl Engine {
                 self.conclude(slot);
             }
         }
+    }
+
+    /// Events of unknown connections were lost, some of them shortly before `until`: of no connection that had begun
+    /// by then, and is judged from now on, is all known.
+    pub fn note_loss(&mut self, until: Timestamp) {
+        self.lossy_until = self.lossy_until.max(until);
     }
 
     /// Acts on every deadline up to `now`, at the time of each. Called with the time of each segment before it is
@@ -256,6 +265,7 @@ impl Engine {
     /// Publishes a verdict. Returns the connection if a later verdict may follow.
     fn publish(&mut self, mut connection: Box<Connection>) -> Option<Box<Connection>> {
         connection.settle_facts(self.now, &mut self.certificates);
+        connection.facts.capture.lost_nearby = connection.facts.first_seen <= self.lossy_until;
         let judgement = self.judge(&connection.facts, connection.learned);
         let id = judgement.as_ref().map(|judgement| judgement.rule.id());
         let stays = id == Some("ok") && !connection.is_accepted() && connection.facts.endings.is_empty();

@@ -213,7 +213,13 @@ fn allow_for_loss(
     rule: &'static dyn Rule,
     mut finding: Finding,
 ) -> (&'static dyn Rule, Finding) {
-    if !case.facts.capture.lost_something() || finding.severity.unwrap_or(rule.severity()) == Severity::Info {
+    if !case.facts.capture.lost_something() {
+        return (rule, finding);
+    }
+    if finding.severity.unwrap_or(rule.severity()) == Severity::Info {
+        if case.facts.phase() != Phase::Complete {
+            finding.confidence = Confidence::Suspected;
+        }
         return (rule, finding);
     }
     if case.root.ending.is_some_and(|ending| matches!(ending.how, How::Alert(_))) {
@@ -226,7 +232,12 @@ fn allow_for_loss(
         Some((undetermined, instead)) => {
             (undetermined, instead.alternative(rule.id(), "what was captured looks like it"))
         }
-        None => (rule, finding),
+        None => {
+            if case.root.ending.is_none() {
+                finding.confidence = Confidence::Suspected;
+            }
+            (rule, finding)
+        }
     }
 }
 

@@ -460,7 +460,7 @@ fn parsed(line: &str) -> Value {
     serde_json::from_str(line).unwrap()
 }
 
-fn client(verdict: &Value) -> SocketAddr {
+pub(crate) fn client(verdict: &Value) -> SocketAddr {
     let ip = verdict.pointer("/client/ip").and_then(Value::as_str).unwrap().parse().unwrap();
     let port = verdict.pointer("/client/port").and_then(Value::as_u64).unwrap();
     SocketAddr::new(ip, port.try_into().unwrap())

@@ -14,6 +14,7 @@ mod harness;
 mod interfaces;
 mod live;
 mod live_replay;
+mod loss;
 mod namespaces;
 mod neighbours;
 mod peers;
