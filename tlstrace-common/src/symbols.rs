@@ -19,6 +19,14 @@ pub const SEND_RESET: &str = "tcp_send_reset";
 /// All classifiers.
 pub const PROGRAMS: [&str; 4] = [PROGRAM_IN, PROGRAM_OUT, PROGRAM_L3_IN, PROGRAM_L3_OUT];
 
+/// Filter of packet sockets, for both directions, on interfaces whose packets begin with an Ethernet header.
+pub const PROGRAM_TAP: &str = "tlstrace_tap";
+/// Filter of packet sockets on interfaces whose packets begin with the IP header.
+pub const PROGRAM_L3_TAP: &str = "tlstrace_l3_tap";
+
+/// All filters of packet sockets.
+pub const TAPS: [&str; 2] = [PROGRAM_TAP, PROGRAM_L3_TAP];
+
 /// Ring buffer of [`crate::event`]s.
 pub const EVENTS: &str = "EVENTS";
 /// Per-CPU array of `u64`, indexed by [`crate::skip::Counter`].

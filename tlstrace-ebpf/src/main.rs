@@ -1,5 +1,6 @@
-//! tlstrace's BPF programs: TC classifiers that copy the segments of TLS handshakes into a ring buffer,
-//! and leave every packet as it is; and a tracepoint that tells which RSTs are this node's own.
+//! tlstrace's BPF programs: TC classifiers, and filters of packet sockets, that copy the segments of TLS
+//! handshakes into a ring buffer, and leave every packet as it is; and a tracepoint that tells which RSTs are this
+//! node's own.
 //!
 //! A packet passes `packet::walk` (headers), then the [`gate`] (may a handshake be under way in this
 //! flow?), which nearly all leave by; then [`select`] (what of this segment is wanted), then [`emit`].
@@ -25,8 +26,8 @@ mod skb;
 mod stats;
 
 use aya_ebpf::bindings::TC_ACT_UNSPEC;
-use aya_ebpf::macros::{classifier, raw_tracepoint};
-use aya_ebpf::programs::{RawTracePointContext, TcContext};
+use aya_ebpf::macros::{classifier, raw_tracepoint, socket_filter};
+use aya_ebpf::programs::{RawTracePointContext, SkBuffContext, TcContext};
 use tlstrace_common::link::Start;
 
 use crate::emit::Hook;
@@ -51,6 +52,16 @@ fn tlstrace_l3_out(context: TcContext) -> i32 {
     run(context, Start::Ip, Hook::Egress)
 }
 
+#[socket_filter]
+fn tlstrace_tap(context: SkBuffContext) -> i64 {
+    tap(context, Start::Ethernet)
+}
+
+#[socket_filter]
+fn tlstrace_l3_tap(context: SkBuffContext) -> i64 {
+    tap(context, Start::Ip)
+}
+
 /// Tells of the RSTs that this node's kernel sends.
 #[raw_tracepoint(tracepoint = "tcp_send_reset")]
 #[expect(clippy::needless_pass_by_value, reason = "the macro calls it so")]
@@ -70,6 +81,19 @@ fn run(context: TcContext, start: Start, hook: Hook) -> i32 {
     }
     TC_ACT_UNSPEC
 }
+
+/// The same for a packet of which a packet socket gets a copy: the socket keeps nothing of it.
+#[inline(always)]
+fn tap(context: SkBuffContext, start: Start) -> i64 {
+    // SAFETY: as in `run`.
+    let skb = unsafe { &mut *context.skb.skb };
+    let hook = if skb.pkt_type == PACKET_OUTGOING { Hook::Egress } else { Hook::Ingress };
+    select::copied_packet(skb, start, hook);
+    0
+}
+
+/// `PACKET_OUTGOING` of linux/if_packet.h.
+const PACKET_OUTGOING: u32 = 4;
 
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

@@ -29,17 +29,26 @@ pub(crate) fn packet(skb: &mut __sk_buff, start: Start, hook: Hook) -> Option<Re
         // What seems cut may only lie outside the linear part.
         Err(skip) if skip != Skip::Truncated => return Some(Err(skip)),
         _ => {
-            // SAFETY: the context is valid.
-            let hash = unsafe { tlstrace_rare(skb, (start == Start::Ip).into(), hook as u32) };
-            if hash == SETTLED {
-                return None;
-            }
-            hash as u32
+            copied_packet(skb, start, hook);
+            return None;
         }
     };
     // SAFETY: the context is valid.
     unsafe { tlstrace_candidate(skb, emit::scratch()?, hash) };
     None
+}
+
+/// [`packet`] without reading anything in place, which the filter of a packet socket may not.
+#[inline(always)]
+pub(crate) fn copied_packet(skb: &mut __sk_buff, start: Start, hook: Hook) {
+    // SAFETY: the context is valid.
+    let hash = unsafe { tlstrace_rare(skb, (start == Start::Ip).into(), hook as u32) };
+    if hash != SETTLED
+        && let Some(scratch) = emit::scratch()
+    {
+        // SAFETY: as above.
+        unsafe { tlstrace_candidate(skb, scratch, hash as u32) };
+    }
 }
 
 /// The walk over the headers of nearly all packets: `None` if there are IPv6 extension headers.
@@ -54,7 +63,8 @@ fn plain_headers(load: &impl Load, start: Start) -> Result<Option<TcpPacket>, Sk
     Ok(Some(TcpPacket::new(&link, &datagram, tcp)))
 }
 
-/// The other packets: with IPv6 extension headers, or with headers that are not in the linear part.
+/// The other packets: with IPv6 extension headers, with headers that are not in the linear part, or at a
+/// packet socket.
 /// Returns [`SETTLED`], or the hash of a segment that passes the gate.
 ///
 /// # Safety

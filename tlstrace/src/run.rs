@@ -101,7 +101,7 @@ pub async fn run(
     let start = clock.now();
     let turnover = Turnover::default();
     let warm_up = Some(WARM_UP);
-    let mut live = Live { capture, engine, report, printer, clock, start, warm_up, turnover };
+    let mut live = Live { capture, engine, report, printer, clock, start, warm_up, turnover, lost: 0 };
     let end = live.until_end(signals, timeout).await;
     live.capture.detach();
     let end = end.and_then(|end| live.conclude(end).map(|()| end));
@@ -150,6 +150,8 @@ struct Live<'a, 'w> {
     /// When, since the start, connections that began before us are left alone. `None`: they are.
     warm_up: Option<Duration>,
     turnover: Turnover,
+    /// Events that did not fit into the ring, as of the last look.
+    lost: u64,
 }
 
 impl Live<'_, '_> {
@@ -215,9 +217,14 @@ impl Live<'_, '_> {
 
     /// Takes a batch from the ring and does what is due; says how many events there were.
     fn step(&mut self) -> anyhow::Result<usize> {
-        let Self { capture, engine, report, clock, .. } = self;
-        // Whatever happened before this moment is in the ring by now, unless the batch ends before.
+        let Self { capture, engine, report, clock, lost, .. } = self;
+        // Whatever happened before this moment is in the ring by now, or lost, unless the batch ends before.
         let mut horizon = clock.now();
+        let now_lost = capture.lost_events()?;
+        if now_lost != *lost {
+            *lost = now_lost;
+            engine.note_loss(horizon);
+        }
         let mut last = Timestamp::default();
         let mut result = Ok(());
         let taken = capture.drain(clock, |input| {

@@ -22,13 +22,8 @@ pub struct Counters {
 impl Counters {
     /// Reads the `COUNTERS` map.
     pub(super) fn read(map: &PerCpuArray<MapData, u64>) -> Result<Self, MapError> {
-        let values = Counter::ALL.into_iter().map(|counter| Self::read_one(map, counter));
-        Ok(Self { values: values.collect::<Result<_, _>>()? })
-    }
-
-    /// Reads one of them.
-    pub(super) fn read_one(map: &PerCpuArray<MapData, u64>, counter: Counter) -> Result<u64, MapError> {
-        map.get(&(counter as u32), 0).map(|cpus| cpus.iter().sum())
+        let counts = Counter::ALL.into_iter().map(|counter| count(map, counter));
+        Ok(Self { values: counts.collect::<Result<_, _>>()? })
     }
 
     pub fn get(&self, counter: Counter) -> u64 {
@@ -113,6 +108,11 @@ impl fmt::Display for Conditions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.totals().fmt(f)
     }
+}
+
+/// One counter of the `COUNTERS` map, summed over all CPUs.
+pub(super) fn count(map: &PerCpuArray<MapData, u64>, counter: Counter) -> Result<u64, MapError> {
+    map.get(&(counter as u32), 0).map(|cpus| cpus.iter().sum())
 }
 
 /// Decides what is worth a line on stderr.

@@ -7,12 +7,14 @@ use std::{fmt, fs};
 use anyhow::Context as _;
 use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
 use aya::programs::raw_trace_point::RawTracePointLink;
-use aya::programs::{ProgramError, RawTracePoint, SchedClassifier};
+use aya::programs::{Program, ProgramError, RawTracePoint, SchedClassifier, SocketFilter};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
+use rustix::thread::CapabilitySet;
 use tlstrace_common::config::{Control, Layout};
 use tlstrace_common::symbols;
 
+use super::attach::Mode;
 use super::filters::Claim;
 use super::privilege::Privilege;
 use super::{Unavailable, errno};
@@ -42,9 +44,9 @@ pub(super) struct Maps {
 ///
 /// `layout` is for [`Programs::attach_reset`], and does not matter otherwise. Programs are loaded, that is verified,
 /// when they are first asked for.
-pub(super) fn load(ring: u32, layout: &Layout) -> anyhow::Result<(Programs, Maps)> {
+pub(super) fn load(ring: u32, mode: Mode, layout: &Layout) -> anyhow::Result<(Programs, Maps)> {
     let privilege = Privilege::read();
-    if let Some(missing) = privilege.missing() {
+    if let Some(missing) = privilege.missing(mode) {
         return Err(Unavailable::Privilege(missing).into());
     }
     // What is below the level costs the programs nothing: the verifier removes it.
@@ -67,25 +69,41 @@ pub(super) fn load(ring: u32, layout: &Layout) -> anyhow::Result<(Programs, Maps
 }
 
 impl Programs {
-    /// The program of that name, verified and ready to be attached.
-    pub(super) fn get(&mut self, name: &str) -> anyhow::Result<&mut SchedClassifier> {
-        let program = self.ebpf.program_mut(name);
-        let program = program.with_context(|| format!("the BPF object has no program {name}"))?;
-        let program: &mut SchedClassifier = program.try_into()?;
-        if program.fd().is_err() {
-            program.load().map_err(|error| {
-                let privilege = Privilege::read();
-                if privilege.is_distrusted() {
-                    return anyhow::Error::new(error)
-                        .context(Unavailable::Privilege("CAP_PERFMON".to_owned()));
-                }
-                match rejection(name, &error) {
-                    Some(rejection) => rejection,
-                    None => refused(error, "load its BPF programs", &privilege),
-                }
-            })?;
+    /// The classifier of that name, verified and ready to be attached.
+    pub(super) fn classifier(&mut self, name: &str) -> anyhow::Result<&mut SchedClassifier> {
+        let classifier: &mut SchedClassifier = self.program(name)?.try_into()?;
+        if classifier.fd().is_err() {
+            classifier.load().map_err(|error| not_loaded(name, error))?;
         }
-        Ok(program)
+        Ok(classifier)
+    }
+
+    /// The socket filter of that name, verified and ready to be attached.
+    pub(super) fn filter(&mut self, name: &str) -> anyhow::Result<&SocketFilter> {
+        let filter: &mut SocketFilter = self.program(name)?.try_into()?;
+        if filter.fd().is_err() {
+            filter.load().map_err(|error| not_loaded(name, error))?;
+        }
+        Ok(filter)
+    }
+
+    /// Loads whatever an interface that appears later may need; says which capabilities attaching it will take.
+    pub(super) fn prepare(&mut self, mode: Mode) -> anyhow::Result<CapabilitySet> {
+        let held = Privilege::read().effective;
+        let mut needed = CapabilitySet::empty();
+        if mode != Mode::Packet && held.contains(CapabilitySet::NET_ADMIN) {
+            symbols::PROGRAMS.iter().try_for_each(|name| self.classifier(name).map(drop))?;
+            needed |= CapabilitySet::NET_ADMIN;
+        }
+        if matches!(mode, Mode::Packet | Mode::Auto) && held.contains(CapabilitySet::NET_RAW) {
+            symbols::TAPS.iter().try_for_each(|name| self.filter(name).map(drop))?;
+            needed |= CapabilitySet::NET_RAW;
+        }
+        Ok(needed)
+    }
+
+    fn program(&mut self, name: &str) -> anyhow::Result<&mut Program> {
+        self.ebpf.program_mut(name).with_context(|| format!("the BPF object has no program {name}"))
     }
 
     /// Loads the program of the tracepoint [`symbols::SEND_RESET`] and attaches it, for as long as the link lives.
@@ -101,11 +119,23 @@ impl Programs {
     /// Marks the program's clsact filters as in use while `self` lives.
     pub(super) fn claim(&mut self, name: &str) -> anyhow::Result<()> {
         if !self.claims.contains_key(name) {
-            let id = self.get(name)?.info()?.id();
+            let id = self.classifier(name)?.info()?.id();
             let claim = Claim::new(id).with_context(|| format!("cannot claim BPF program {id}"))?;
             self.claims.insert(name.to_owned(), claim);
         }
         Ok(())
+    }
+}
+
+/// Why the kernel does not take a program.
+fn not_loaded(name: &str, error: ProgramError) -> anyhow::Error {
+    let privilege = Privilege::read();
+    if privilege.is_distrusted() {
+        return anyhow::Error::new(error).context(Unavailable::Privilege("CAP_PERFMON".to_owned()));
+    }
+    match rejection(name, &error) {
+        Some(rejection) => rejection,
+        None => refused(error, "load its BPF programs", &privilege),
     }
 }
 

@@ -14,6 +14,8 @@ pub mod health;
 pub mod interfaces;
 mod loader;
 mod netlink;
+pub mod occupants;
+mod packet_socket;
 pub mod privilege;
 mod resets;
 pub mod ring;
@@ -35,7 +37,6 @@ use rustix::thread::CapabilitySet;
 use tlstrace_common::config::{Control, Layout};
 use tlstrace_common::event::{Event, TcpFlags};
 use tlstrace_common::skip::Counter;
-use tlstrace_common::symbols;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -43,7 +44,7 @@ pub use self::attach::{AttachError, Hook, Mode};
 use self::attach::{Attachment, attach};
 use self::clock::{Clock, Ticker};
 use self::health::{Counters, Surroundings};
-use self::interfaces::{Change, Interface, Monitor, Selection};
+use self::interfaces::{Change, Interface, Monitor, Names, Selection};
 use self::loader::Programs;
 pub use self::loader::kernel_release;
 use self::resets::Reports;
@@ -155,7 +156,7 @@ impl Capture {
         let kernel = resets::Kernel::read();
         let no_layout = Layout::default();
         let layout = kernel.as_ref().map_or(&no_layout, |kernel| &kernel.layout);
-        let (mut programs, maps) = loader::load(settings.ring_size, layout)?;
+        let (mut programs, maps) = loader::load(settings.ring_size, settings.attach, layout)?;
         let reports = kernel.and_then(|kernel| Reports::start(kernel, &mut programs));
         let reports = reports
             .inspect_err(|error| notes.push(format!("not known: which process sends a RST ({error:#})")))
@@ -194,15 +195,20 @@ impl Capture {
         }
     }
 
-    /// Interfaces and hooks: "eth0, gke123 (tcx, first in the chain)".
+    /// Interfaces, their hooks, and why those: "eth0, gke123 (tcx, first in the chain)".
     pub fn describe(&self) -> String {
-        let of = |hook: Hook| {
-            let attached = self.attachments.values().filter(|attachment| attachment.hook == hook);
-            let names: Vec<_> = attached.map(|attachment| attachment.interface.name.clone()).collect();
-            (!names.is_empty()).then(|| format!("{} ({hook})", names.join(", ")))
-        };
-        let parts: Vec<_> = [Hook::Tcx, Hook::Clsact].into_iter().filter_map(of).collect();
-        parts.join(", ")
+        let mut places = BTreeMap::<_, Vec<_>>::new();
+        for Attachment { interface, hook, reason, .. } in self.attachments.values() {
+            places.entry((*hook, reason.as_deref())).or_default().push(interface.name.clone());
+        }
+        let parts: Vec<_> = places
+            .into_iter()
+            .map(|((hook, reason), names)| match reason {
+                None => format!("{} ({hook})", Names(&names)),
+                Some(reason) => format!("{} ({hook}: {reason})", Names(&names)),
+            })
+            .collect();
+        Names(&parts).to_string()
     }
 
     /// Hands over what is in the ring, oldest first and at most [`ring::BATCH`] events; says how many there were.
@@ -234,7 +240,7 @@ impl Capture {
     /// Since when, at `now`, every RST of this node's kernel has been handed over.
     pub fn resets_told_since(&mut self, now: Timestamp) -> anyhow::Result<Option<Timestamp>> {
         let Some(reports) = &mut self.reports else { return Ok(None) };
-        let unreported = Counters::read_one(&self.counters, Counter::ResetUnreported)
+        let unreported = health::count(&self.counters, Counter::ResetUnreported)
             .context("cannot read the BPF programs' counters")?;
         Ok(Some(reports.told_since(now, unreported)))
     }
@@ -356,6 +362,12 @@ impl Capture {
         Counters::read(&self.counters).context("cannot read the BPF programs' counters")
     }
 
+    /// How many events did not fit into the ring.
+    pub fn lost_events(&self) -> anyhow::Result<u64> {
+        let lost = health::count(&self.counters, Counter::RingFull);
+        lost.context("cannot read the BPF programs' counters")
+    }
+
     /// Gives up, for good, every capability that is not needed to go on, and says which were kept.
     ///
     /// To be called from the process's only thread: capabilities are per thread.
@@ -363,8 +375,7 @@ impl Capture {
         let mut keep = CapabilitySet::empty();
         if self.settings.interfaces.can_grow() {
             // Verified while that is still allowed.
-            symbols::PROGRAMS.iter().try_for_each(|name| self.programs.get(name).map(drop))?;
-            keep |= CapabilitySet::NET_ADMIN;
+            keep |= self.programs.prepare(self.settings.attach)?;
         }
         if self.attachments.values().any(|attachment| attachment.hook == Hook::Clsact) {
             // To remove the filters; a TCX link ends with its descriptor.
@@ -386,14 +397,16 @@ impl Capture {
     }
 
     fn add(&mut self, interface: &Interface) -> Result<Option<String>, AttachError> {
-        let attachment = attach(&mut self.programs, interface, self.settings.attach)?;
+        let mut attachment = attach(&mut self.programs, interface, self.settings.attach)?;
         // Attaching goes by name, and the name may have passed to another interface meanwhile.
         if interfaces::index_of(&interface.name) != Some(interface.index) {
             return Err(AttachError::Gone(interface.name.clone()));
         }
+        let note = attachment.note.take();
         self.attachments.insert(interface.index, attachment);
-        Ok((!interface.is_up)
-            .then(|| format!("{interface} is down: attached, but it carries nothing until it is up")))
+        let down = (!interface.is_up)
+            .then(|| format!("{interface} is down: attached, but it carries nothing until it is up"));
+        Ok(down.or(note))
     }
 
     fn announce(&mut self) -> io::Result<()> {

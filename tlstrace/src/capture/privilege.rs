@@ -4,6 +4,8 @@ use std::{fs, io};
 
 use rustix::thread::{self, CapabilitySet, CapabilitySets};
 
+use super::attach::Mode;
+
 /// What the kernel says of this process's rights.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Privilege {
@@ -18,7 +20,7 @@ pub struct Privilege {
 }
 
 impl Privilege {
-    /// What loading the programs and attaching them takes. `CAP_SYS_ADMIN` stands in for all but `CAP_NET_ADMIN`.
+    /// What loading the programs and attaching them to tc hooks takes. `CAP_SYS_ADMIN` stands in for all but `CAP_NET_ADMIN`.
     pub const NEEDED: CapabilitySet =
         CapabilitySet::BPF.union(CapabilitySet::NET_ADMIN).union(CapabilitySet::PERFMON);
 
@@ -50,8 +52,14 @@ impl Privilege {
     }
 
     /// The capabilities without which nothing can be tried.
-    pub(super) fn missing(self) -> Option<String> {
-        let missing = Self::lacking(self.effective).difference(CapabilitySet::PERFMON);
+    pub(super) fn missing(self, mode: Mode) -> Option<String> {
+        let mut missing = Self::lacking(self.effective).difference(CapabilitySet::PERFMON);
+        if mode == Mode::Packet || mode == Mode::Auto && self.effective.contains(CapabilitySet::NET_RAW) {
+            missing.remove(CapabilitySet::NET_ADMIN);
+        }
+        if mode == Mode::Packet {
+            missing |= CapabilitySet::NET_RAW.difference(self.effective);
+        }
         (!missing.is_empty()).then(|| names(missing).join(" and "))
     }
 
@@ -117,7 +125,7 @@ mod tests {
     #[test]
     fn capabilities_and_the_seccomp_mode_are_read_from_proc_status() {
         let root = Privilege::parse("Name:\ttlstrace\nCapEff:\t000001ffffffffff\nSeccomp:\t0\n");
-        assert_eq!(root.missing(), None);
+        assert_eq!(root.missing(Mode::Auto), None);
         assert!(!root.is_filtered);
         let toolbox = Privilege::parse("CapEff:\t000001ffffffffff\nSeccomp:\t2\nSeccomp_filters:\t1\n");
         assert!(toolbox.is_filtered);
@@ -126,9 +134,13 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         let nobody = Privilege::parse("CapEff:\t0000000000000000\n");
-        assert_eq!(nobody.missing().unwrap(), "CAP_BPF and CAP_NET_ADMIN");
+        assert_eq!(nobody.missing(Mode::Auto).unwrap(), "CAP_BPF and CAP_NET_ADMIN");
+        assert_eq!(nobody.missing(Mode::Packet).unwrap(), "CAP_BPF and CAP_NET_RAW");
         let net_admin = Privilege { effective: CapabilitySet::NET_ADMIN, ..nobody };
-        assert_eq!(net_admin.missing().unwrap(), "CAP_BPF");
+        assert_eq!(net_admin.missing(Mode::Clsact).unwrap(), "CAP_BPF");
+        let net_raw = Privilege { effective: CapabilitySet::BPF | CapabilitySet::NET_RAW, ..nobody };
+        assert_eq!((net_raw.missing(Mode::Auto), net_raw.missing(Mode::Packet)), (None, None));
+        assert_eq!(net_raw.missing(Mode::Tcx).unwrap(), "CAP_NET_ADMIN");
     }
 
     #[test]

@@ -30,13 +30,13 @@ pub fn run() -> Trial {
         // SAFETY: only the network namespace changes, and only this thread's; descriptors stay shared.
         let is_apart = unsafe { unshare_unsafe(UnshareFlags::NEWNET) };
         // The programs are verified with the maps that they use.
-        let (mut programs, _maps) = match loader::load(SMALLEST_RING, &Layout::default()) {
+        let (mut programs, _maps) = match loader::load(SMALLEST_RING, Mode::default(), &Layout::default()) {
             Ok(loaded) => loaded,
             Err(error) => return Trial { loaded: Err(error), attached: None },
         };
         let loaded = symbols::PROGRAMS
             .into_iter()
-            .map(|name| Ok((name, programs.get(name)?.info()?.verified_instruction_count())))
+            .map(|name| Ok((name, programs.classifier(name)?.info()?.verified_instruction_count())))
             .collect();
         let attached = is_apart.ok().map(|()| {
             [(Hook::Tcx, Mode::Tcx), (Hook::Clsact, Mode::Clsact)]

@@ -192,7 +192,7 @@ pub struct SourceArgs {
     /// adds. Default: those that carry a default route.
     #[arg(short, long = "interface", value_name = "NAME|GLOB")]
     pub interfaces: Vec<String>,
-    /// Hook to use; `auto` is TCX, and clsact where the kernel has no TCX.
+    /// Hook to use; `auto` is TCX, clsact where the kernel has no TCX, and a packet socket where Cilium has the hooks.
     #[arg(long, value_enum, default_value_t = AttachArg::Auto, value_name = "HOOK")]
     pub attach: AttachArg,
     /// Network namespace to watch: a process number, or a file such as `/run/netns/NAME`.

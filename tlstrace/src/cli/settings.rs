@@ -153,9 +153,7 @@ impl Watch {
             AttachArg::Auto => Mode::Auto,
             AttachArg::Tcx => Mode::Tcx,
             AttachArg::Clsact => Mode::Clsact,
-            AttachArg::Packet => {
-                return Err(usage("--attach packet is not available yet: use auto, tcx or clsact"));
-            }
+            AttachArg::Packet => Mode::Packet,
         };
         let interfaces = selection(&interfaces);
         if !(ring_size.is_power_of_two() && ring_size >= 4096) {
@@ -517,7 +515,6 @@ mod tests {
     #[test]
     fn what_cannot_be_meant_is_a_usage_error() {
         for line in [
-            "--attach packet",
             "--attach xdp",
             "--timeout soon",
             "--port https",

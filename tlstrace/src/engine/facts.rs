@@ -262,6 +262,8 @@ pub struct CaptureCondition {
     pub missing_bytes: u64,
     /// Events of this connection that the kernel could not deliver.
     pub lost: u32,
+    /// The kernel could not deliver events while the connection was open; whether of this one is not known.
+    pub lost_nearby: bool,
     /// Segments that were captured only in part.
     pub truncated: u32,
     /// Record boundaries were lost in a direction.
@@ -275,9 +277,18 @@ pub struct CaptureCondition {
 impl CaptureCondition {
     /// Whether anything that should have been captured was not.
     pub fn lost_something(&self) -> bool {
-        let Self { midstream: _, gaps, missing_bytes: _, lost, truncated, desynchronised, one_way, evicted } =
-            *self;
-        gaps > 0 || lost > 0 || truncated > 0 || desynchronised || one_way || evicted
+        let Self {
+            midstream: _,
+            gaps,
+            missing_bytes: _,
+            lost,
+            lost_nearby,
+            truncated,
+            desynchronised,
+            one_way,
+            evicted,
+        } = *self;
+        gaps > 0 || lost > 0 || lost_nearby || truncated > 0 || desynchronised || one_way || evicted
     }
 }
 

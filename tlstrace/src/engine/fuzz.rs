@@ -298,6 +298,7 @@ impl Packet {
             payload_len: self.payload_len,
             chunks,
             notes: self.notes,
+            is_own: false,
         }
     }
 }

@@ -109,6 +109,8 @@ pub struct Engine {
     outputs: VecDeque<Output>,
     counts: Counts,
     now: Timestamp,
+    /// Until when events were lost.
+    lossy_until: Timestamp,
 }
 
 impl Engine {
@@ -128,6 +130,7 @@ impl Engine {
             outputs: VecDeque::new(),
             counts: Counts::default(),
             now: Timestamp::default(),
+            lossy_until: Timestamp::default(),
         }
     }
 
@@ -196,6 +199,12 @@ impl Engine {
                 self.conclude(slot);
             }
         }
+    }
+
+    /// Events of unknown connections were lost, some of them shortly before `until`: of no connection that had begun
+    /// by then, and is judged from now on, is all known.
+    pub fn note_loss(&mut self, until: Timestamp) {
+        self.lossy_until = self.lossy_until.max(until);
     }
 
     /// Acts on every deadline up to `now`, at the time of each. Called with the time of each segment before it is
@@ -282,6 +291,7 @@ impl Engine {
     fn publish(&mut self, mut connection: Box<Connection>) -> Option<Box<Connection>> {
         connection.settle_facts(self.now, &mut self.certificates);
         self.resets.join(&mut connection.facts);
+        connection.facts.capture.lost_nearby = connection.facts.first_seen <= self.lossy_until;
         let judgement = self.judge(&connection.facts, connection.learned);
         let id = judgement.as_ref().map(|judgement| judgement.rule.id());
         let stays = id == Some("ok") && !connection.is_accepted() && connection.facts.endings.is_empty();

@@ -219,8 +219,12 @@ fn allow_for_loss(
     rule: &'static dyn Rule,
     mut finding: Finding,
 ) -> (&'static dyn Rule, Finding) {
-    if !case.facts.capture.lost_something() || finding.severity.unwrap_or(rule.severity()) == Severity::Info {
+    if !case.facts.capture.lost_something() {
         return (rule, finding);
+    }
+    if finding.severity.unwrap_or(rule.severity()) == Severity::Info {
+        let is_certain = case.facts.phase() == Phase::Complete || rule.id() == "undetermined";
+        return (rule, if is_certain { finding } else { doubted(finding) });
     }
     if case.root.ending.is_some_and(|ending| matches!(ending.how, How::Alert(_))) {
         if finding.confidence != Confidence::Observed {
@@ -228,12 +232,18 @@ fn allow_for_loss(
         }
         return (rule, finding);
     }
-    match rules::find("undetermined").and_then(|rule| Some((rule, rule.judge(case)?))) {
-        Some((undetermined, instead)) => {
-            (undetermined, instead.alternative(rule.id(), "what was captured looks like it"))
-        }
-        None => (rule, finding),
+    let undetermined = rules::find("undetermined").and_then(|rule| Some((rule, rule.judge(case)?)));
+    if let Some((undetermined, instead)) = undetermined {
+        return (undetermined, instead.alternative(rule.id(), "what was captured looks like it"));
     }
+    // It did not come to TLS. An ending that was seen is one, whatever else was not.
+    (rule, if case.root.ending.is_some() { finding } else { doubted(finding) })
+}
+
+/// The same, if nothing that was missed says otherwise.
+fn doubted(mut finding: Finding) -> Finding {
+    finding.confidence = Confidence::Suspected;
+    finding.alternative("undetermined", "part of the conversation was not captured")
 }
 
 /// Something that a client would object to in a server's certificate.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use aya::maps::{Array, PerCpuArray, RingBuf};
-use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
+use aya::programs::{Program, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use tlstrace_common::config::Control;
 use tlstrace_common::event::{self, SegmentHeader, TcpFlags};
@@ -17,6 +17,9 @@ static OBJECT: &[u8] =
 
 /// What a classifier returns that leaves the packet to the rest of the chain.
 const TC_ACT_UNSPEC: u32 = u32::MAX;
+
+/// What a socket filter returns that lets the socket have nothing of the packet.
+const KEEP_NOTHING: u32 = 0;
 
 /// The loaded programs, with rings and tables of their own.
 pub(crate) struct Programs {
@@ -68,12 +71,22 @@ impl Programs {
     /// Runs bytes through a program and leaves the events in the ring.
     pub(crate) fn pass(&mut self, program: &str, bytes: &[u8]) {
         let options = TestRunOptions { data_in: Some(bytes), ..TestRunOptions::new() };
-        let classifier: &mut SchedClassifier = self.ebpf.program_mut(program).unwrap().try_into().unwrap();
-        if classifier.fd().is_err() {
-            classifier.load().unwrap();
-        }
-        let result = classifier.test_run(options).unwrap();
-        assert_eq!(result.return_value, TC_ACT_UNSPEC);
+        let (result, expected) = match self.ebpf.program_mut(program).unwrap() {
+            Program::SchedClassifier(classifier) => {
+                if classifier.fd().is_err() {
+                    classifier.load().unwrap();
+                }
+                (classifier.test_run(options), TC_ACT_UNSPEC)
+            }
+            Program::SocketFilter(filter) => {
+                if filter.fd().is_err() {
+                    filter.load().unwrap();
+                }
+                (filter.test_run(options), KEEP_NOTHING)
+            }
+            other => panic!("{program} is a {:?}", other.prog_type()),
+        };
+        assert_eq!(result.unwrap().return_value, expected);
     }
 
     /// Takes all events out of the ring.

@@ -1,7 +1,9 @@
-//! The same bytes give the same verdict and the same facts, whether they come from the ring or from a file.
+//! The same bytes give the same verdict and the same facts, whether they come from the ring or from a file, and
+//! whichever hook saw them.
 //!
 //! A session of many handshakes is watched and, on the same interface, recorded with tcpdump; the replay of the
-//! recording must say the same, object by object. Only clocks and places may differ, see [`comparable`].
+//! recording must say the same, object by object. Only clocks and places may differ, see [`comparable`]. Instead of
+//! tcpdump, another tlstrace may watch at a packet socket.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -23,7 +25,7 @@ use tlstrace_peers::{
     installed, openssl, rustls_client, rustls_server, serve_plaintext, terminate_tls,
 };
 
-use crate::live::{Live, NAME, PATIENCE, PORT, Verdict, echo};
+use crate::live::{Live, NAME, PATIENCE, PORT, Verdict, echo, watch_json};
 use crate::{privacy, skip};
 
 /// Nobody listens there: a connection to it is the last one of a session.
@@ -41,15 +43,26 @@ fn a_session_over_ipv6_is_judged_alike_live_and_replayed() {
     live_and_replayed(Family::Ipv6);
 }
 
+#[test]
+#[ignore = "needs root"]
+fn a_session_over_ipv4_is_judged_alike_on_tcx_and_at_a_packet_socket() {
+    on_one_cpu(|| play(Session::start(Family::Ipv4, Witness::tap)));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_session_over_ipv6_is_judged_alike_on_tcx_and_at_a_packet_socket() {
+    on_one_cpu(|| play(Session::start(Family::Ipv6, Witness::tap)));
+}
+
 fn live_and_replayed(family: Family) {
     if !installed("tcpdump") {
         return skip("tcpdump is not installed");
     }
-    on_one_cpu(|| play(family));
+    on_one_cpu(|| play(Session::start(family, Witness::recorder)));
 }
 
-fn play(family: Family) {
-    let mut session = Session::start(family);
+fn play(mut session: Session) {
     session.openssl_meets_openssl();
     session.openssl_refuses_a_hello();
     session.openssl_refuses_a_certificate();
@@ -63,11 +76,16 @@ fn play(family: Family) {
     session.end();
 }
 
-/// A network that is watched and recorded at once.
+/// A network with an interface that is watched and witnessed at once.
 struct Session {
     live: Live,
-    tcpdump: Process,
-    recording: PathBuf,
+    witness: Witness,
+}
+
+/// What sees the same packets as [`Session::live`].
+enum Witness {
+    Recorder { tcpdump: Process, recording: PathBuf },
+    Tap(Process),
 }
 
 /// Handshakes. Each connection has a client's port of its own, and its verdict is awaited.
@@ -289,11 +307,10 @@ impl Session {
 }
 
 impl Session {
-    fn start(family: Family) -> Self {
+    fn start(family: Family, witness: impl FnOnce(&Pair, Family) -> Witness) -> Self {
         let pair = Pair::new().unwrap();
-        let recording = scratch("pcap", family);
-        let tcpdump = record(&pair, &recording);
-        Self { live: Live::on(pair, family, &[]), tcpdump, recording }
+        let witness = witness(&pair, family);
+        Self { live: Live::on(pair, family, &[]), witness }
     }
 
     /// One connection from a port of its own, and its verdict.
@@ -311,51 +328,87 @@ impl Session {
         });
     }
 
-    /// Ends watching and recording, and compares.
+    /// Ends watching, and compares.
     fn end(mut self) {
+        let last = self.live.client_port;
         self.connection(|live| {
             let closed = SocketAddr::new(live.server().ip(), CLOSED_PORT);
             let refused = connect_from(&live.pair.client, live.client(), closed).unwrap_err();
             assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
         });
-        // tcpdump prints a packet when it has written it.
-        self.tcpdump
-            .stdout
-            .find(PATIENCE, |line| line.contains(&format!(".{CLOSED_PORT} >")) && line.contains("[R"))
-            .unwrap();
-        self.tcpdump.signal(Signal::SIGINT).unwrap();
-        self.tcpdump.wait(PATIENCE).unwrap();
+        let witnessed = self.witness.testify(last);
         let mut live_lines = std::mem::take(&mut self.live.said);
         live_lines.extend(self.live.stop());
-        let watched = by_client(&live_lines);
-
-        let replay = Command::new(env!("CARGO_BIN_EXE_tlstrace"))
-            .args(["replay", "--all", "-o", "json"])
-            .arg(&self.recording)
-            .output()
-            .unwrap();
-        assert!(replay.status.success(), "{}", String::from_utf8_lossy(&replay.stderr));
-        let lines: Vec<_> = String::from_utf8(replay.stdout).unwrap().lines().map(str::to_owned).collect();
-        let replayed = by_client(&lines);
+        let knows_places = matches!(self.witness, Witness::Tap(_));
+        let [watched, witnessed] = [live_lines, witnessed].map(|lines| by_client(&lines, knows_places));
 
         let mut differences = Vec::new();
-        for client in watched.keys().chain(replayed.keys()).collect::<BTreeSet<_>>() {
-            let [live, file] = [watched.get(client), replayed.get(client)].map(|of| of.cloned().into());
-            compare(&client.to_string(), &live, &file, &mut differences);
+        for client in watched.keys().chain(witnessed.keys()).collect::<BTreeSet<_>>() {
+            let [live, other] = [watched.get(client), witnessed.get(client)].map(|of| of.cloned().into());
+            compare(&client.to_string(), &live, &other, &mut differences);
         }
-        let verdicts: BTreeSet<_> = replayed
+        let verdicts: BTreeSet<_> = witnessed
             .values()
             .flatten()
             .map(|verdict| verdict.pointer("/tlstrace/verdict").unwrap().to_string())
             .collect();
         assert!(
             differences.is_empty(),
-            "live (-) and replayed from {} (+) differ:\n{}",
-            self.recording.display(),
+            "live (-) and {} (+) differ:\n{}",
+            self.witness.describe(),
             differences.join("\n")
         );
         assert!(verdicts.len() >= 15, "the session has too little variety: {verdicts:?}");
-        fs::remove_file(&self.recording).unwrap();
+        if let Witness::Recorder { recording, .. } = &self.witness {
+            fs::remove_file(recording).unwrap();
+        }
+    }
+}
+
+impl Witness {
+    fn recorder(pair: &Pair, family: Family) -> Self {
+        let recording = scratch("pcap", family);
+        Self::Recorder { tcpdump: record(pair, &recording), recording }
+    }
+
+    fn tap(pair: &Pair, _: Family) -> Self {
+        Self::Tap(watch_json(&pair.server, &["-i", Pair::SERVER_INTERFACE, "--attach", "packet"]))
+    }
+
+    fn describe(&self) -> String {
+        match self {
+            Self::Recorder { recording, .. } => format!("replayed from {}", recording.display()),
+            Self::Tap(_) => "at a packet socket".to_owned(),
+        }
+    }
+
+    /// All verdicts up to the one on the connection from client port `last` to [`CLOSED_PORT`].
+    fn testify(&mut self, last: u16) -> Vec<String> {
+        match self {
+            Self::Recorder { tcpdump, recording } => {
+                // tcpdump prints a packet when it has written it.
+                let is_last = |line: &str| line.contains(&format!(".{CLOSED_PORT} >")) && line.contains("[R");
+                tcpdump.stdout.find(PATIENCE, is_last).unwrap();
+                tcpdump.signal(Signal::SIGINT).unwrap();
+                tcpdump.wait(PATIENCE).unwrap();
+                let replay = Command::new(env!("CARGO_BIN_EXE_tlstrace"))
+                    .args(["replay", "--all", "-o", "json"])
+                    .arg(recording)
+                    .output()
+                    .unwrap();
+                assert!(replay.status.success(), "{}", String::from_utf8_lossy(&replay.stderr));
+                String::from_utf8(replay.stdout).unwrap().lines().map(str::to_owned).collect()
+            }
+            Self::Tap(watch) => {
+                let mut lines = Vec::<String>::new();
+                while lines.last().is_none_or(|line| client(&parsed(line)).port() != last) {
+                    lines.push(watch.stdout.next(PATIENCE).expect("the last verdict").text);
+                }
+                watch.signal(Signal::SIGINT).unwrap();
+                lines.extend(watch.stdout.rest(PATIENCE).unwrap());
+                lines
+            }
+        }
     }
 }
 
@@ -400,30 +453,39 @@ fn read_line(stream: &mut TcpStream) {
 }
 
 fn client_port(verdict: &Verdict) -> u16 {
-    verdict.json.pointer("/client/port").and_then(Value::as_u64).unwrap().try_into().unwrap()
+    client(&verdict.json).port()
+}
+
+fn parsed(line: &str) -> Value {
+    serde_json::from_str(line).unwrap()
+}
+
+pub(crate) fn client(verdict: &Value) -> SocketAddr {
+    let ip = verdict.pointer("/client/ip").and_then(Value::as_str).unwrap().parse().unwrap();
+    let port = verdict.pointer("/client/port").and_then(Value::as_u64).unwrap();
+    SocketAddr::new(ip, port.try_into().unwrap())
 }
 
 /// What was said about each connection, in order.
-fn by_client(lines: &[String]) -> BTreeMap<SocketAddr, Vec<Value>> {
+fn by_client(lines: &[String], knows_places: bool) -> BTreeMap<SocketAddr, Vec<Value>> {
     let mut all: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for line in lines {
-        let verdict: Value = serde_json::from_str(line).unwrap();
-        let ip = verdict.pointer("/client/ip").and_then(Value::as_str).unwrap().parse().unwrap();
-        let port = verdict.pointer("/client/port").and_then(Value::as_u64).unwrap();
-        let client = SocketAddr::new(ip, port.try_into().unwrap());
-        all.entry(client).or_default().push(comparable(verdict));
+    for verdict in lines.iter().map(|line| parsed(line)) {
+        all.entry(client(&verdict)).or_default().push(comparable(verdict, knows_places));
     }
     all
 }
 
-/// A verdict without what a file cannot know (the interface's name, the way of a packet through it, which process
-/// sent a RST) and without times: packet socket and TC hook see a packet one after the other.
-fn comparable(mut verdict: Value) -> Value {
+/// A verdict without times, since packet socket and TC hook see a packet one after the other, and, unless both sides
+/// know it, without what a file cannot know (the interface's name, the way of a packet through it, which process
+/// sent a RST).
+fn comparable(mut verdict: Value, knows_places: bool) -> Value {
     let fields = verdict.as_object_mut().unwrap();
     fields.remove("@timestamp").unwrap();
-    fields.remove("observer");
+    if !knows_places {
+        fields.remove("observer");
+        fields["network"].as_object_mut().unwrap().remove("direction");
+    }
     fields["event"].as_object_mut().unwrap().remove("duration").unwrap();
-    fields["network"].as_object_mut().unwrap().remove("direction");
     let trace = fields["tlstrace"].as_object_mut().unwrap();
     if let Some(by) = trace.remove("reset_by") {
         trace["evidence"].as_array_mut().unwrap().retain(|evidence| evidence["fact"] != "kernel_reset");

@@ -94,6 +94,43 @@ fn an_interface_without_ethernet_has_programs_of_its_own() {
 
 #[test]
 #[ignore = "needs root"]
+fn the_filter_of_a_packet_socket_gives_the_events_of_the_classifier() {
+    let mut routed = Network::v6();
+    if let Network::V6 { extensions, .. } = &mut routed {
+        *extensions = vec![(60, vec![0, 1, 4, 0, 0, 0, 0])];
+    }
+    for network in [Network::v4(), Network::v6(), routed] {
+        let (mut classifier, mut filter) = (Programs::load(), Programs::load());
+        let client = Frame { tcp_options: vec![1; 12], ..Frame::new(network) };
+        let server = Frame { sequence: 9, ..client.swapped() };
+        let hello = client_hello(700);
+        let after = client.sequence.wrapping_add(1 + u32::try_from(hello.len()).unwrap());
+        let frames = [
+            Frame { flags: TcpFlags::SYN, ..client.clone() },
+            Frame { flags: TcpFlags::SYN | TcpFlags::ACK, ..server.clone() },
+            Frame { sequence: client.sequence.wrapping_add(1), payload: hello, ..client.clone() },
+            Frame { sequence: 10, acknowledgement: after, payload: server_hello(90), ..server.clone() },
+            Frame { flags: TcpFlags::RST, sequence: after, ..client.clone() },
+        ];
+        for frame in frames {
+            let mut events = classifier.run(&frame);
+            // Here the kernel hides the Ethernet header from a socket filter.
+            let mut others = filter.run_bytes(symbols::PROGRAM_L3_TAP, &frame.bytes());
+            for event in events.iter_mut().chain(&mut others) {
+                event.header.timestamp_ns = 0;
+            }
+            let [event, other] = [events, others].map(|events| {
+                let [event] = &events[..] else { panic!("{frame:?}: {events:?}") };
+                (event.header, event.chunks.clone())
+            });
+            assert_eq!(event, other);
+        }
+        assert_eq!(classifier.counts(), filter.counts());
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
 fn a_client_hello_in_two_segments_is_copied_whole_wherever_it_is_split() {
     let hello = client_hello(64);
     let mut connection = open();

@@ -4,6 +4,7 @@
 //! name, so they live exactly as long as something is in them, and child processes ask the kernel to be killed with
 //! their parent (`PR_SET_PDEATHSIG`). Nothing is ever ready "soon": a constructor returns when the peer listens.
 
+pub mod foreign;
 mod gateway;
 mod identity;
 pub mod matrix;

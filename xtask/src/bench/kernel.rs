@@ -15,19 +15,20 @@ use aya::programs::tc::TcAttachOptions;
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions};
 use aya::sys::{Stats, enable_stats};
 use aya::{Ebpf, EbpfLoader};
-use object::write::{Object, Symbol, SymbolSection};
-use object::{Architecture, BinaryFormat, Endianness, SectionKind, SymbolFlags, SymbolKind, SymbolScope};
 use tlstrace_common::event::TcpFlags;
 use tlstrace_common::symbols;
-use tlstrace_peers::{Family, Namespace, Pair, Service};
+use tlstrace_peers::{Family, Namespace, Pair, Service, foreign};
 
 use super::table::Table;
 
 pub(super) fn run() -> Result<Table> {
     let mut table = Table::new("BPF programs, ns per packet", &["above an empty program", "empty program"]);
     let mut ours = Program::load(&fs::read(crate::ebpf::object()?)?, symbols::PROGRAM_IN)?;
-    let mut empty = Program::load(&object_of(&RETURN_UNSPEC)?, OTHER)?;
-    let mut touching = Program::load(&object_of(&[&READ_ETHER_TYPE[..], &RETURN_UNSPEC].concat())?, OTHER)?;
+    // The measure for programs that do something.
+    let nothing = foreign::always(foreign::NEXT_PROGRAM);
+    let mut empty = Program::load(&foreign::classifier(OTHER, &nothing)?, OTHER)?;
+    let touching = [&READ_ETHER_TYPE[..], &nothing].concat();
+    let mut touching = Program::load(&foreign::classifier(OTHER, &touching)?, OTHER)?;
     let mut push = |case: String, ours: Duration, empty: Duration| {
         let nanos = |time: Duration| vec![time.as_secs_f64() * 1e9];
         table.push(case, vec![nanos(ours.saturating_sub(empty)), nanos(empty)]);
@@ -257,9 +258,6 @@ fn send(pair: &Pair, port: u16) -> Result<()> {
 
 const OTHER: &str = "other";
 
-/// `r0 = -1; exit`: the measure for programs that do something.
-const RETURN_UNSPEC: [u8; 16] = [0xb7, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x95, 0, 0, 0, 0, 0, 0, 0];
-
 /// Reads the EtherType in place. Whoever reads a packet's header first waits for its cache line, be it a
 /// program or the stack behind it.
 const READ_ETHER_TYPE: [u8; 48] = [
@@ -270,26 +268,6 @@ const READ_ETHER_TYPE: [u8; 48] = [
     0x2d, 0x34, 1, 0, 0, 0, 0, 0, // if r4 > r3 goto +1
     0x69, 0x25, 12, 0, 0, 0, 0, 0, // r5 = *(u16 *)(r2 + 12)
 ];
-
-/// An object with one classifier.
-fn object_of(instructions: &[u8]) -> Result<Vec<u8>> {
-    let mut object = Object::new(BinaryFormat::Elf, Architecture::Bpf, Endianness::Little);
-    let license = object.add_section(Vec::new(), b"license".to_vec(), SectionKind::Data);
-    object.append_section_data(license, b"Dual MIT/GPL\0", 1);
-    let section = object.add_section(Vec::new(), b"classifier".to_vec(), SectionKind::Text);
-    object.append_section_data(section, instructions, 8);
-    object.add_symbol(Symbol {
-        name: OTHER.into(),
-        value: 0,
-        size: instructions.len().try_into()?,
-        kind: SymbolKind::Text,
-        scope: SymbolScope::Dynamic,
-        weak: false,
-        section: SymbolSection::Section(section),
-        flags: SymbolFlags::None,
-    });
-    Ok(object.write()?)
-}
 
 /// An Ethernet frame with a TCP segment of the client of flow number `flow`.
 fn segment(flow: u32, flags: u8, sequence: u32, acknowledgement: u32, payload: &[u8]) -> Vec<u8> {

@@ -251,7 +251,7 @@ impl Rule for Undetermined {
         }
         let (reason, text) = if capture.evicted {
             ("table_full", "the table of connections was full")
-        } else if capture.lost > 0 || capture.gaps > 0 || capture.desynchronised {
+        } else if capture.lost > 0 || capture.lost_nearby || capture.gaps > 0 || capture.desynchronised {
             ("lost_packets", "part of the conversation was not captured")
         } else if capture.truncated > 0 {
             ("truncated_capture", "packets were captured only in part")
