@@ -16,7 +16,7 @@ pub(crate) struct Args {
     /// Also Go and Envoy, if they are on the PATH, and every listener cold and warm over both IP versions
     #[arg(long)]
     wide: bool,
-    /// Only rows of which the description ("expired: OpenSsl < Curl, TLS 1.3") contains this
+    /// Only rows of which the description ("expired: Nginx < Curl, TLS 1.3") contains this
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
     /// Judge with this tlstrace instead of building one

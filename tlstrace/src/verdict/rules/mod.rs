@@ -97,7 +97,7 @@ impl<C> Default for Answer<C> {
     }
 }
 
-impl<C: PartialEq> Answer<C> {
+impl<C: Copy + PartialEq> Answer<C> {
     /// The finding of the family, if its cause is this one.
     fn give(&self, cause: C, find: impl FnOnce() -> Option<(C, Finding)>) -> Option<Finding> {
         let (found, finding) = self.0.get_or_init(find).as_ref()?;
