@@ -14,7 +14,6 @@ fn what_cannot_be_understood_is_exit_2_and_a_hint() {
         "--no-such-option",
         "frobnicate",
         "--output xml",
-        "--attach packet",
         "--attach xdp",
         "--timeout soon",
         "--count 0",
