@@ -405,7 +405,7 @@ fn diagnose(
 
 /// Whether a client's certificate is only supposed to be in its flight.
 fn is_unclear(case: &Case<'_>) -> bool {
-    Exchange::of(case.facts).is_some_and(|exchange| exchange.client.certificate == ClientCertificate::Unclear)
+    case.exchange().is_some_and(|exchange| exchange.client.certificate == ClientCertificate::Unclear)
 }
 
 /// What is visibly wrong with a client's certificate.

@@ -63,9 +63,9 @@ impl Rule for ProtocolVersionMismatch {
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
         let facts = case.facts;
         let hello = facts.client_hello.as_ref()?;
-        let offered = offered_versions(hello);
-        let finding =
-            Finding::new(String::new()).blame(Blame::Config).evidence("offered_versions", offered.clone());
+        let finding = |offered: &str| {
+            Finding::new(String::new()).blame(Blame::Config).evidence("offered_versions", offered.to_owned())
+        };
         let ending = case.root.ending?;
         if let (Role::Client, Some(version)) = (ending.role, facts.version()) {
             // A client that hears something other than TLS may say protocol_version, too: there is no version then.
@@ -77,8 +77,9 @@ impl Rule for ProtocolVersionMismatch {
             if !said && hello.offers(version) {
                 return None;
             }
-            let mut finding =
-                finding.confidence(if said { Confidence::Observed } else { Confidence::Inferred });
+            let offered = offered_versions(hello);
+            let confidence = if said { Confidence::Observed } else { Confidence::Inferred };
+            let mut finding = finding(&offered).confidence(confidence);
             finding.summary = format!(
                 "The server selected TLS {version} and the client, which offered {offered}, {}.",
                 words::ending_of(&ending)
@@ -89,6 +90,8 @@ impl Rule for ProtocolVersionMismatch {
             return None;
         }
         let how = case.refusal()?;
+        let offered = offered_versions(hello);
+        let finding = finding(&offered);
         if let How::Alert(alert) = ending.how
             && alert.description == AlertDescription::PROTOCOL_VERSION
         {

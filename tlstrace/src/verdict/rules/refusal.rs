@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use crate::engine::facts::{How, Phase, Role};
-use crate::engine::tls13::Exchange;
 use crate::tls::codepoints::AlertDescription;
 use crate::verdict::{Blame, Case, Confidence, EndedHow, Finding, Severity, Specificity, words};
 
@@ -292,7 +291,7 @@ impl Rule for ProtocolError {
 /// TLS 1.3: the client's encrypted alert came before the server's flight was complete, so it is hardly about the
 /// certificate.
 fn refused_before_certificate(case: &Case<'_>) -> Option<Finding> {
-    let exchange = Exchange::of(case.facts)?;
+    let exchange = case.exchange()?;
     let record = exchange.client_alert()?;
     let is_first = case.root.ending.is_some_and(|ending| ending.time >= record.time);
     if exchange.is_server_flight_complete() || !is_first || !case.facts.is_complete_capture() {
