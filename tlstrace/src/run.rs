@@ -21,6 +21,8 @@ use crate::capture::{Capture, Input, Wake};
 use crate::cli::notice;
 use crate::engine::timestamp::Timestamp;
 use crate::engine::{Engine, Output};
+use crate::metrics::Reading;
+use crate::metrics::server::Exporter;
 use crate::outlet::{Lost, Monitor};
 use crate::report::Report;
 use crate::summary::CaptureTotals;
@@ -82,17 +84,24 @@ impl Signals {
     }
 }
 
+/// Where verdicts go.
+pub struct Printing<'a, 'w> {
+    pub report: &'a mut Report<'w>,
+    /// Watches over what `report` prints to.
+    pub printer: &'a Monitor,
+    /// Counts them for others.
+    pub exporter: Option<&'a Exporter>,
+}
+
 /// Runs until something ends it; then detaches, judges what was left open, and prints what was kept back.
-///
-/// `printer` watches over what `report` prints to.
 pub async fn run(
     capture: &mut Capture,
     engine: &mut Engine,
-    report: &mut Report<'_>,
-    printer: &Monitor,
+    printing: Printing<'_, '_>,
     signals: &mut Signals,
     timeout: Option<Duration>,
 ) -> anyhow::Result<End> {
+    let Printing { report, printer, exporter } = printing;
     for interface in capture.interfaces() {
         report.name_interface(interface.index, &interface.name);
     }
@@ -101,7 +110,8 @@ pub async fn run(
     let start = clock.now();
     let turnover = Turnover::default();
     let warm_up = Some(WARM_UP);
-    let mut live = Live { capture, engine, report, printer, clock, start, warm_up, turnover, lost: 0 };
+    let mut live =
+        Live { capture, engine, report, printer, exporter, clock, start, warm_up, turnover, lost: 0 };
     let end = live.until_end(signals, timeout).await;
     live.capture.detach();
     let end = end.and_then(|end| live.conclude(end).map(|()| end));
@@ -145,6 +155,7 @@ struct Live<'a, 'w> {
     engine: &'a mut Engine,
     report: &'a mut Report<'w>,
     printer: &'a Monitor,
+    exporter: Option<&'a Exporter>,
     clock: Clock,
     start: Timestamp,
     /// When, since the start, connections that began before us are left alone. `None`: they are.
@@ -186,6 +197,7 @@ impl Live<'_, '_> {
                         self.capture.set_warm_up(false)?;
                     }
                     self.turnover.say(now).into_iter().for_each(notice);
+                    self.export()?;
                     if now.saturating_sub(looked) >= health::LOOK_EVERY {
                         looked = now;
                         // No message tells of an address that comes later, as DHCP's do.
@@ -217,7 +229,7 @@ impl Live<'_, '_> {
 
     /// Takes a batch from the ring and does what is due; says how many events there were.
     fn step(&mut self) -> anyhow::Result<usize> {
-        let Self { capture, engine, report, clock, lost, .. } = self;
+        let Self { capture, engine, report, exporter, clock, lost, .. } = self;
         // Whatever happened before this moment is in the ring by now, or lost, unless the batch ends before.
         let mut horizon = clock.now();
         let now_lost = capture.lost_events()?;
@@ -237,7 +249,7 @@ impl Live<'_, '_> {
                 Input::Reset(reset) => engine.handle_local_reset(reset),
             }
             if result.is_ok() {
-                result = publish(engine, report);
+                result = publish(engine, report, *exporter);
             }
         });
         result?;
@@ -250,7 +262,7 @@ impl Live<'_, '_> {
             engine.vouch_for_resets(since, horizon);
         }
         engine.advance_to(horizon);
-        publish(engine, report)?;
+        publish(engine, report, *exporter)?;
         report.advance_to(horizon)?;
         report.flush()?;
         Ok(taken)
@@ -261,10 +273,27 @@ impl Live<'_, '_> {
         if end != End::Count {
             while self.step()? > 0 {}
             self.engine.finish();
-            publish(self.engine, self.report)?;
+            publish(self.engine, self.report, self.exporter)?;
         }
         let totals = totals(self.capture, self.engine, &self.printer.lost())?;
         Ok(self.report.finish(Some(&totals))?)
+    }
+
+    /// Hands what others count to who exports it, as a sign of life too.
+    fn export(&self) -> anyhow::Result<()> {
+        let Some(exporter) = self.exporter else { return Ok(()) };
+        let Conditions { counters, engine, malformed } = conditions(self.capture, self.engine)?;
+        let lost = self.printer.lost();
+        let reading = Reading {
+            tracked: self.engine.tracked(),
+            evicted: engine.evicted,
+            malformed,
+            output_full: lost.no_room,
+            output_failed: lost.failed,
+        };
+        exporter.metrics.update(|counter| counters.get(counter), &reading);
+        exporter.beat(self.capture.interfaces().next().is_some());
+        Ok(())
     }
 
     /// Says how things are.
@@ -340,10 +369,15 @@ impl OutputHealth {
     }
 }
 
-fn publish(engine: &mut Engine, report: &mut Report<'_>) -> io::Result<()> {
+fn publish(engine: &mut Engine, report: &mut Report<'_>, exporter: Option<&Exporter>) -> io::Result<()> {
     while let Some(output) = engine.poll_output() {
         match output {
-            Output::Verdict(verdict) => report.publish(&verdict)?,
+            Output::Verdict(verdict) => {
+                if let Some(exporter) = exporter {
+                    exporter.metrics.observe(&verdict);
+                }
+                report.publish(&verdict)?;
+            }
         }
     }
     Ok(())

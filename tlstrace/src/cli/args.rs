@@ -76,6 +76,8 @@ pub struct WatchArgs {
     pub output: OutputArgs,
     #[command(flatten)]
     pub filter: FilterArgs,
+    #[command(flatten)]
+    pub export: ExportArgs,
 }
 
 /// Options of `tlstrace fmt`.
@@ -219,6 +221,20 @@ pub struct JudgeArgs {
     /// external (neither is: forwarded).
     #[arg(long, value_name = "ADDRESS|CIDR")]
     pub local: Vec<String>,
+}
+
+/// What is told to other programs.
+#[derive(Clone, Debug, ClapArgs)]
+#[command(next_help_heading = "Export")]
+pub struct ExportArgs {
+    /// Serve Prometheus metrics at `/metrics`, and `/healthz` and `/readyz`.
+    ///
+    /// A connection counts once, by its first verdict; filters and `--all` make no difference. Port 0 is a free one.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub metrics: Option<String>,
+    /// Export when certificates expire, by server name, for the last N names at most (0: none). TLS 1.3 hides them.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=10_000))]
+    pub metrics_certificates: u32,
 }
 
 /// What is printed, and how.

@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer};
 
 use super::args::{
-    AttachArg, FilterArgs, JudgeArgs, OutputArgs, RedactArg, SourceArgs, StyleArgs, SummaryArg, TimeArg,
-    WatchArgs, WhenArg,
+    AttachArg, ExportArgs, FilterArgs, JudgeArgs, OutputArgs, RedactArg, SourceArgs, StyleArgs, SummaryArg,
+    TimeArg, WatchArgs, WhenArg,
 };
 use crate::sink::SINKS;
 
@@ -35,6 +35,7 @@ pub struct Config {
     judging: Judging,
     output: Output,
     filter: Filter,
+    export: Export,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -91,6 +92,13 @@ struct Not {
     severity: Option<Vec<String>>,
 }
 
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+struct Export {
+    metrics: Option<String>,
+    metrics_certificates: Option<u32>,
+}
+
 /// `443` or `"8000-8999"`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
@@ -122,11 +130,12 @@ impl Config {
 
     /// Sets what `given`, the command line, does not.
     pub fn apply(self, args: &mut WatchArgs, given: &ArgMatches) {
-        let Self { source, judging, output, filter } = self;
+        let Self { source, judging, output, filter, export } = self;
         source.apply(&mut args.source, given);
         judging.apply(&mut args.judge, given);
         output.apply(&mut args.output, given);
         filter.apply(&mut args.filter, given);
+        export.apply(&mut args.export, given);
     }
 }
 
@@ -193,6 +202,14 @@ impl Filter {
         set(&mut args.not_client, client, "not_client", given);
         set(&mut args.not_server, server, "not_server", given);
         set(&mut args.not_severity, severity, "not_severity", given);
+    }
+}
+
+impl Export {
+    fn apply(self, args: &mut ExportArgs, given: &ArgMatches) {
+        let Self { metrics, metrics_certificates } = self;
+        set(&mut args.metrics, metrics, "metrics", given);
+        set(&mut args.metrics_certificates, metrics_certificates, "metrics_certificates", given);
     }
 }
 

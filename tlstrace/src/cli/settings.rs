@@ -1,6 +1,7 @@
 //! The command line as meant: checked values, in the types that the rest of the program speaks.
 
 use std::io::{self, IsTerminal as _};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,8 +11,8 @@ use clap::CommandFactory as _;
 use clap::error::ErrorKind;
 
 use super::args::{
-    Args, AttachArg, CleanupArgs, DoctorArgs, FilterArgs, FmtArgs, FormatArg, JudgeArgs, OutputArgs,
-    RedactArg, ReplayArgs, SourceArgs, StyleArgs, SummaryArg, TimeArg, WatchArgs, WhenArg,
+    Args, AttachArg, CleanupArgs, DoctorArgs, ExportArgs, FilterArgs, FmtArgs, FormatArg, JudgeArgs,
+    OutputArgs, RedactArg, ReplayArgs, SourceArgs, StyleArgs, SummaryArg, TimeArg, WatchArgs, WhenArg,
 };
 use super::glob::Glob;
 use super::values;
@@ -32,6 +33,15 @@ pub struct Watch {
     pub judging: Judging,
     pub output: Output,
     pub filter: Filter,
+    pub metrics: Option<Metrics>,
+}
+
+/// `--metrics`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Metrics {
+    pub address: SocketAddr,
+    /// How many server names may be labels, at most.
+    pub certificates: usize,
 }
 
 /// `tlstrace replay`.
@@ -147,7 +157,7 @@ struct Criterion<T> {
 impl Watch {
     /// Checks what was typed. The error is of clap's kind: it prints itself, and its exit code is 2.
     pub fn new(args: WatchArgs) -> Result<Self, clap::Error> {
-        let WatchArgs { config: _, source, judge, output, filter } = args;
+        let WatchArgs { config: _, source, judge, output, filter, export } = args;
         let SourceArgs { interfaces, attach, netns, timeout, ring_size } = source;
         let attach = match attach {
             AttachArg::Auto => Mode::Auto,
@@ -159,6 +169,9 @@ impl Watch {
         if !(ring_size.is_power_of_two() && ring_size >= 4096) {
             return Err(usage(format!("--ring-size {ring_size} is not a power of two from 4096 on")));
         }
+        if export.metrics_certificates > 0 && output.redact.contains(&RedactArg::Sni) {
+            return Err(usage("--metrics-certificates shows server names, which --redact sni hides"));
+        }
         Ok(Self {
             capture: capture::Settings { interfaces, attach, ring_size },
             network_namespace: netns.map(|text| network_namespace(&text)),
@@ -166,7 +179,17 @@ impl Watch {
             judging: Judging::new(judge)?,
             output: Output::new(output)?,
             filter: Filter::new(filter)?.without_kubernetes()?,
+            metrics: Metrics::new(&export)?,
         })
+    }
+}
+
+impl Metrics {
+    fn new(args: &ExportArgs) -> Result<Option<Self>, clap::Error> {
+        let ExportArgs { metrics, metrics_certificates } = args;
+        let certificates = usize::try_from(*metrics_certificates).unwrap_or(usize::MAX);
+        let address = metrics.as_ref().map(|text| values::socket_address(text)).transpose().map_err(usage)?;
+        Ok(address.map(|address| Self { address, certificates }))
     }
 }
 

@@ -1,5 +1,6 @@
 //! Values that are typed as text: durations and ports.
 
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -34,6 +35,17 @@ pub(super) fn ports(text: &str) -> Result<Vec<RangeInclusive<u16>>, String> {
     ranges.ok_or_else(|| format!("`{text}` is not a list of ports such as 443,8000-8999"))
 }
 
+/// `127.0.0.1:9464`, `[::1]:9464`, and `::1:9464`, which is what comes of joining an address and a port unseen.
+pub(super) fn socket_address(text: &str) -> Result<SocketAddr, String> {
+    let joined = || {
+        let (address, port) = text.rsplit_once(':')?;
+        Some(SocketAddr::new(address.parse::<IpAddr>().ok()?, port.parse().ok()?))
+    };
+    let address = text.parse().ok().or_else(joined);
+    address
+        .ok_or_else(|| format!("`{text}` is not an address and a port, such as 127.0.0.1:9464 or [::1]:9464"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,6 +56,21 @@ mod tests {
         assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
         for bad in ["", "10", "s", "-1s", "0s", "1d", "1 fortnight", "nans", "1e400s"] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn addresses_have_a_port_and_need_no_brackets() {
+        for (text, meant) in [
+            ("10.0.0.1:9464", "10.0.0.1:9464"),
+            ("[fd00::1]:9464", "[fd00::1]:9464"),
+            ("fd00::1:9464", "[fd00::1]:9464"),
+            (":::0", "[::]:0"),
+        ] {
+            assert_eq!(socket_address(text), Ok(meant.parse().unwrap()), "{text}");
+        }
+        for bad in ["", "9464", ":9464", "10.0.0.1", "fd00::", "10.0.0.1:65536", "localhost:9464", "[::1]"] {
+            assert!(socket_address(bad).is_err(), "{bad}");
         }
     }
 

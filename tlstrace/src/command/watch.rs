@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::AsFd as _;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 
@@ -11,6 +12,8 @@ use crate::capture::{self, Capture, privilege};
 use crate::cli::settings::Watch;
 use crate::cli::{QueuedNotices, notice};
 use crate::engine::Engine;
+use crate::metrics::Metrics;
+use crate::metrics::server::{Endpoint, Exporter};
 use crate::outlet::{self, Outlet};
 use crate::report::Report;
 use crate::run::{self, End, Signals};
@@ -18,15 +21,21 @@ use crate::sink::Observer;
 
 /// Watches until something ends it.
 pub(super) fn run(settings: Watch) -> anyhow::Result<Exit> {
+    // Before it enters another namespace: who scrapes is where the program was started.
+    let endpoint = settings.metrics.map(|metrics| {
+        let address = metrics.address;
+        Endpoint::bind(address).with_context(|| format!("cannot serve metrics on {address}"))
+    });
+    let endpoint = endpoint.transpose()?;
     if let Some(namespace) = &settings.network_namespace {
         capture::enter(namespace)?;
     }
     // One thread: the engine is one, and the network namespace belongs to the thread.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("cannot start the tokio runtime")?.block_on(watch(settings))
+    runtime.context("cannot start the tokio runtime")?.block_on(watch(settings, endpoint))
 }
 
-async fn watch(settings: Watch) -> anyhow::Result<Exit> {
+async fn watch(settings: Watch, endpoint: Option<Endpoint>) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen()?;
     let mut engine = Engine::new(engine_settings(&settings.filter, &settings.judging)?);
     let mut notes = Vec::new();
@@ -38,6 +47,8 @@ async fn watch(settings: Watch) -> anyhow::Result<Exit> {
         Ok(kept) => log::info!("capabilities kept: {:?}", privilege::names(kept)),
         Err(error) => log::warn!("the capabilities that are needed no more could not be given up: {error:#}"),
     }
+    let certificates = settings.metrics.map_or(0, |metrics| metrics.certificates);
+    let exporter = endpoint.map(|endpoint| serve(endpoint, certificates));
     let _queued = QueuedNotices::begin().context("cannot start a thread")?;
     let mut out = output().context("cannot use standard output")?;
     let printer = out.monitor();
@@ -46,8 +57,8 @@ async fn watch(settings: Watch) -> anyhow::Result<Exit> {
     notice(format_args!("watching {}; {}", capture.describe(), settings.filter.describe_ports()));
     let mut report = Report::new(settings.output, settings.filter, observer, &mut out);
 
-    let end =
-        run::run(&mut capture, &mut engine, &mut report, &printer, &mut signals, settings.timeout).await?;
+    let printing = run::Printing { report: &mut report, printer: &printer, exporter: exporter.as_deref() };
+    let end = run::run(&mut capture, &mut engine, printing, &mut signals, settings.timeout).await?;
 
     if end == End::ClosedPipe {
         return Ok(Exit::Done);
@@ -64,6 +75,21 @@ async fn watch(settings: Watch) -> anyhow::Result<Exit> {
         _ if report.gate().has_failed() => Exit::FailOn,
         End::Signal | End::Timeout | End::Count | End::ClosedPipe => Exit::Done,
     })
+}
+
+/// Answers who asks for metrics, from now on.
+fn serve(endpoint: Endpoint, certificates: usize) -> Arc<Exporter> {
+    let metrics =
+        if certificates > 0 { Metrics::new().with_certificates(certificates) } else { Metrics::new() };
+    let exporter = Arc::new(Exporter::new(metrics));
+    notice(format_args!("metrics at http://{}/metrics", endpoint.address()));
+    let serving = endpoint.serve(Arc::clone(&exporter));
+    tokio::spawn(async {
+        if let Err(error) = serving.await {
+            notice(format_args!("metrics are not served any more: {error}"));
+        }
+    });
+    exporter
 }
 
 /// The node's name, or the pod's inside one.

@@ -16,6 +16,7 @@ mod live;
 mod live_replay;
 mod loss;
 mod matrix;
+mod metrics;
 mod namespaces;
 mod neighbours;
 mod output;

@@ -1,0 +1,148 @@
+//! What Prometheus gets, and what is made of it: the text, the alert rules and the dashboard of the Helm chart.
+
+#![expect(clippy::unwrap_used, reason = "a test panics where it cannot go on")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{ErrorKind, Write as _};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tlstrace::capture::file::CaptureReader;
+use tlstrace::command::replay::feed;
+use tlstrace::engine::{Engine, Output, Settings};
+use tlstrace::metrics::{Format, Metrics, Reading};
+use tlstrace::verdict::Verdict;
+
+const RULES: &str = "rules.yaml";
+const DASHBOARD: &str = "dashboard.json";
+
+#[test]
+fn a_connection_counts_once_by_its_first_verdict_and_labels_name_nobody() {
+    let metrics = Metrics::new();
+    let verdicts = observe(&metrics);
+    let first: Vec<&Verdict> = verdicts.iter().filter(|verdict| verdict.revision == 0).collect();
+    let mut revised = Verdict::clone(first.first().unwrap());
+    revised.revision = 1;
+    metrics.observe(&revised);
+    let text = metrics.render(Format::OpenMetrics);
+    assert_eq!(sum(&text, "tlstrace_handshakes_total"), first.len() as u64, "{text}");
+    let complete = first.iter().filter(|verdict| verdict.facts.progress.complete.is_some()).count() as u64;
+    assert_eq!(sum(&text, "tlstrace_handshake_duration_seconds_count"), complete, "{text}");
+    assert!(complete > 0 && sum(&text, "tlstrace_alerts_total") > 0, "{text}");
+    for verdict in verdicts {
+        for peer in &verdict.facts.peers {
+            assert!(!text.contains(&peer.address.ip().to_string()), "{text}");
+        }
+        if let Some(name) = verdict.facts.server_name() {
+            assert!(!text.contains(&*name), "{text}");
+        }
+    }
+}
+
+#[test]
+fn every_metric_of_the_contract_is_exported() {
+    let exported = exported();
+    for name in [
+        "tlstrace_handshakes_total",
+        "tlstrace_handshake_duration_seconds",
+        "tlstrace_alerts_total",
+        "tlstrace_certificate_not_after_timestamp_seconds",
+        "tlstrace_packets_total",
+        "tlstrace_events_lost_total",
+        "tlstrace_tracked_connections",
+        "tlstrace_build_info",
+    ] {
+        assert!(exported.contains(name), "{name} is not among {exported:?}");
+    }
+}
+
+#[test]
+fn rules_and_dashboard_ask_only_for_what_there_is() {
+    let exported = exported();
+    for file in [RULES, DASHBOARD] {
+        let text = fs::read_to_string(chart(file)).unwrap();
+        let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        let asked: BTreeSet<_> = words.filter(|word| word.starts_with("tlstrace_")).collect();
+        assert!(asked.len() > 3, "{file}: {asked:?}");
+        for metric in asked {
+            let base = metric.strip_suffix("_bucket").unwrap_or(metric);
+            assert!(exported.contains(base), "{file} asks for {metric}");
+        }
+        for id in text.split("verdict=\"").skip(1).map(|rest| rest.split('"').next().unwrap()) {
+            assert!(tlstrace::verdict::rules::find(id).is_some(), "{file}: there is no verdict {id}");
+        }
+    }
+    let dashboard = fs::read_to_string(chart(DASHBOARD)).unwrap();
+    serde_json::from_str::<serde_json::Value>(&dashboard).unwrap();
+}
+
+#[test]
+fn promtool_has_nothing_against_the_metrics() {
+    let metrics = Metrics::new().with_certificates(10);
+    observe(&metrics);
+    metrics.update(|_| 0, &Reading::default());
+    promtool(&["check", "metrics"], &metrics.render(Format::Prometheus));
+}
+
+#[test]
+fn promtool_has_nothing_against_the_rules() {
+    promtool(&["check", "rules", chart(RULES).to_str().unwrap()], "");
+}
+
+/// Has everything in the captures counted.
+fn observe(metrics: &Metrics) -> Vec<Verdict> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/captures");
+    let mut verdicts = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if !path.extension().is_some_and(|extension| extension.to_str().unwrap().starts_with("pcap")) {
+            continue;
+        }
+        let mut engine = Engine::new(Settings::default());
+        let mut reader = CaptureReader::open(&path).unwrap();
+        feed(&mut reader, &mut engine, &mut |Output::Verdict(verdict)| {
+            metrics.observe(&verdict);
+            verdicts.push(*verdict);
+            Ok(ControlFlow::Continue(()))
+        })
+        .unwrap();
+    }
+    verdicts
+}
+
+/// Of all series of a metric.
+fn sum(text: &str, metric: &str) -> u64 {
+    let samples = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(metric));
+    samples.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+}
+
+/// Names of all metrics.
+fn exported() -> BTreeSet<String> {
+    let text = Metrics::new().with_certificates(1).render(Format::Prometheus);
+    let described = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    described.map(str::to_owned).collect()
+}
+
+fn chart(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/helm/tlstrace/files").join(file)
+}
+
+fn promtool(arguments: &[&str], input: &str) {
+    let mut command = Command::new("promtool");
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = match command.spawn() {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let test = std::thread::current().name().unwrap_or("a test").to_owned();
+            // Not `eprintln!`: the harness swallows what that writes when the test passes.
+            writeln!(std::io::stderr(), "SKIPPED {test}: promtool is not installed").unwrap();
+            return;
+        }
+        child => child.unwrap(),
+    };
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{}{input}", String::from_utf8_lossy(&said));
+}
