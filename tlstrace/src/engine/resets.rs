@@ -105,18 +105,24 @@ impl LocalResets {
     /// Whether a RST at `time` would have been reported and was not.
     fn is_unreported(&self, time: Timestamp, from: SocketAddr, to: SocketAddr) -> bool {
         self.told.is_some_and(|(since, until)| since.after(LATE) < time && time.after(LATE) < until)
-            && !self.by_numbers.values().any(|report| report.local == from && report.remote == to)
+            && !self.by_numbers.values().any(|report| {
+                // Another namespace may use the same addresses; better say nothing than the wrong thing.
+                report.local == from && report.remote == to && apart(report.timestamp, time) <= WINDOW
+            })
     }
 
     fn find(&self, reset: &Reset, time: Timestamp, from: SocketAddr, to: SocketAddr) -> Option<&LocalReset> {
         let report = self.by_numbers.get(&(reset.sequence, reset.acknowledgement))?;
-        let apart = time.since(report.timestamp).max(report.timestamp.since(time));
         // Both numbers agree by chance once in 2⁶⁴; one alone needs an endpoint that agrees, too.
         let fits = report.sequence != 0 && report.acknowledgement != 0
             || report.local == from
             || report.remote == to;
-        (apart <= WINDOW && fits).then_some(report)
+        (apart(report.timestamp, time) <= WINDOW && fits).then_some(report)
     }
+}
+
+fn apart(one: Timestamp, other: Timestamp) -> Duration {
+    one.since(other).max(other.since(one))
 }
 
 impl Reset {
