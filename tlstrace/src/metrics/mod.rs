@@ -366,9 +366,10 @@ mod tests {
         assert!(older.contains("# HELP tlstrace_packets_total Packets"), "{older}");
         assert!(older.contains("# TYPE tlstrace_handshake_duration_seconds histogram\n"), "{older}");
         assert!(!older.contains("# UNIT") && !older.contains("# EOF"), "{older}");
-        let samples =
-            |text: &str| text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect();
-        assert_eq!(samples(&open), samples(&older) as Vec<String>);
+        let samples = |text: &str| {
+            text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(samples(&open), samples(&older));
     }
 
     #[test]
