@@ -118,9 +118,12 @@ fn sum(text: &str, metric: &str) -> u64 {
     samples.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
 }
 
-/// Names of all metrics.
+/// Names of all metrics: those without a value are not described.
 fn exported() -> BTreeSet<String> {
-    let text = Metrics::new().with_certificates(1).render(Format::Prometheus);
+    let metrics = Metrics::new().with_certificates(10);
+    observe(&metrics);
+    metrics.update(|_| 0, &Reading::default());
+    let text = metrics.render(Format::Prometheus);
     let described = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
     described.map(str::to_owned).collect()
 }
