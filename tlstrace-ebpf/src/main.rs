@@ -85,14 +85,15 @@ fn run(context: TcContext, start: Start, hook: Hook) -> i32 {
 /// The same for a packet of which a packet socket gets a copy: the socket keeps nothing of it.
 #[inline(always)]
 fn tap(context: SkBuffContext, start: Start) -> i64 {
+    let SkBuffContext { skb } = context;
     // SAFETY: as in `run`.
-    let skb = unsafe { &mut *context.skb.skb };
+    let skb = unsafe { &mut *skb.skb };
     let hook = if skb.pkt_type == PACKET_OUTGOING { Hook::Egress } else { Hook::Ingress };
     select::copied_packet(skb, start, hook);
     0
 }
 
-/// `PACKET_OUTGOING` of linux/if_packet.h.
+/// `PACKET_OUTGOING` of `linux/if_packet.h`.
 const PACKET_OUTGOING: u32 = 4;
 
 #[panic_handler]
