@@ -1,6 +1,6 @@
 //! Who sits on the TC hooks of an interface: TCX programs, and the filters of clsact, tlstrace's own among them.
 //!
-//! A TCX link ends with the process that holds it. A clsact filter outlives it: hence [`Claim`], by which
+//! A TCX link ends with the process that holds it. A clsact filter outlives it: hence `Claim`, by which
 //! a later run recognises what a killed one has left behind, and [`sweep`], which removes it and nothing else.
 
 use std::fmt;

@@ -75,7 +75,7 @@ pub struct Summary {
     pub unsupported_links: BTreeMap<u32, u64>,
     /// See [`CaptureReader::truncated_at`].
     pub truncated_at: Option<u64>,
-    /// See [`engine::Counts::evicted`].
+    /// See [`crate::engine::Counts::evicted`].
     pub evicted: u64,
 }
 
