@@ -1,5 +1,5 @@
 //! The live matrix: server stacks × client stacks × causes × TLS versions × IP versions, in one pair of namespaces, under
-//! one `tlstrace watch`. Each row of the [`table`] says which verdict is right; [`run`] says which was given.
+//! one `tlstrace watch`. Each row of the `table` says which verdict is right; [`run`] says which was given.
 //!
 //! Each combination has a listener, and so a server port, of its own, by which its verdicts are known. Over one IP version it
 //! meets its client cold: the first connection ever. Over the other the listener has accepted handshakes before, so that
