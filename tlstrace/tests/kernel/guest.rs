@@ -275,8 +275,12 @@ impl Recorder {
                 "-n",
                 "-i",
                 "eth0",
+                // A slot of the kernel's buffer takes a whole snapshot: of the largest packet that offloading makes,
+                // and room for all of the transfer.
+                "-s",
+                "70000",
                 "-B",
-                "65536",
+                "262144",
                 "-Z",
                 "root",
                 "--immediate-mode",
