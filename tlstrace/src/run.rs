@@ -299,7 +299,7 @@ impl Live<'_, '_> {
     /// Says how things are.
     fn sum_up(&mut self) -> anyhow::Result<()> {
         let totals = totals(self.capture, self.engine, &self.printer.lost())?;
-        tell_summary(self.report, self.engine.counts().connections, &totals);
+        tell_summary(self.report, self.engine.counts().distinct_connections(), &totals);
         self.report.summarise(Some(&totals))?;
         Ok(self.report.flush()?)
     }

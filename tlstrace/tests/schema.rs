@@ -8,7 +8,7 @@
 
 #[path = "scenarios/certificates.rs"]
 mod certificates;
-#[expect(dead_code, reason = "scenarios are played here as they are written, and one connection at a time")]
+#[expect(dead_code, reason = "scenarios are played here in one way, and one connection at a time")]
 #[path = "scenarios/wire.rs"]
 mod wire;
 
@@ -139,7 +139,8 @@ fn play(path: &Path) -> Vec<Value> {
     let scenario: toml::Table = toml::from_str(&fs::read_to_string(path).unwrap()).unwrap();
     let steps: Vec<String> = scenario["steps"].clone().try_into().unwrap();
     let mut engine = Engine::new(Settings::default());
-    Player::new(Variation::AsWritten).play(&steps, &mut engine);
+    // So that a line can show all that there is.
+    Player::new(Variation::Translated).play(&steps, &mut engine);
     engine.finish();
     let observer = Observer {
         hostname: Some("node-1".into()),

@@ -65,7 +65,7 @@ async fn watch(settings: Watch, endpoint: Option<Endpoint>) -> anyhow::Result<Ex
     }
     let lost = printer.finish(outlet::PATIENCE);
     let totals = run::totals(&capture, &engine, &lost)?;
-    run::tell_summary(&report, engine.counts().connections, &totals);
+    run::tell_summary(&report, engine.counts().distinct_connections(), &totals);
     if let Some(error) = lost.error {
         notice(format_args!("tlstrace: cannot write to standard output: {error}"));
         return Ok(Exit::Failed);

@@ -23,8 +23,10 @@ use super::proxy::ProxyHeader;
 use super::records::{Observer, Protection, Reading, Records, WholeMessage};
 use super::segment::Segment;
 use super::stream::{RESENT_APART, Stream};
+use super::table::Slot;
 use super::timestamp::Timestamp;
 use super::tls13::{ClientCertificate, Exchange};
+use super::translation::Original;
 
 /// After the last sign that a connection ends, so long is waited for what was reordered on its way here.
 const SETTLE: Duration = Duration::from_millis(150);
@@ -68,13 +70,15 @@ pub(crate) struct Judged {
     client: SocketAddr,
     /// First sequence number of client and server, if it is known.
     isns: [Option<u32>; 2],
+    /// How long it is remembered after its last segment.
+    patience: Duration,
     /// It ended in a RST: a client may then try again with the same sequence number.
     was_reset: bool,
 }
 
 impl Judged {
     pub(crate) fn deadline(&self) -> Timestamp {
-        self.last_seen.after(LINGER)
+        self.last_seen.after(self.patience)
     }
 
     /// Whether a SYN begins another connection between the same ports.
@@ -97,6 +101,9 @@ pub(crate) struct Connection {
     pub(crate) learned: bool,
     /// The listener's history counts its ClientHello among those that wait for an answer.
     pub(crate) counted_as_waiting: bool,
+    /// What it may be a copy of, and which others may be copies of it.
+    pub(crate) original: Option<Original>,
+    pub(crate) copies: Vec<Slot>,
     sides: [Side; 2],
     hole_since: Option<Timestamp>,
     /// A segment acknowledged something, so both sides have spoken.
@@ -164,6 +171,8 @@ impl Connection {
             said: None,
             learned: false,
             counted_as_waiting: false,
+            original: None,
+            copies: Vec::new(),
             sides: Default::default(),
             hole_since: None,
             answered: false,
@@ -188,7 +197,44 @@ impl Connection {
             last_seen: self.facts.last_seen,
             client: self.facts.client().address,
             isns: [client.stream.isn(), server.stream.isn()],
+            patience: LINGER,
             was_reset: self.facts.endings.iter().any(|ending| matches!(ending.how, How::Reset(_))),
+        }
+    }
+
+    /// What to remember of it when it is another one's copy, which may be judged much later.
+    pub(crate) fn mark_as_copy(&self) -> Judged {
+        Judged { patience: IDLE_TIMEOUT + LINGER, ..self.mark() }
+    }
+
+    /// Whether this is `original` under other addresses, given that their SYNs agree: the answers to them must be the
+    /// same too. That there is none says something only when it `is_over`, and only of the same packet.
+    pub(crate) fn is_copy_of(&self, original: &Self, is_over: bool) -> bool {
+        let both = [self, original];
+        match both.map(|connection| connection.side(Role::Server).stream.isn()) {
+            [Some(own), Some(theirs)] => return own == theirs,
+            [None, None] => {}
+            _ => return false,
+        }
+        let [own, theirs] = both.map(|connection| {
+            connection.facts.endings.iter().find_map(|ending| match ending.how {
+                How::Reset(reset) if reset.refuses_syn && reset.ack => Some(reset.acknowledgement),
+                _ => None,
+            })
+        });
+        let is_refused = own.is_some() && own == theirs;
+        let is_silent = is_over && both.iter().all(|connection| !connection.facts.server().seen);
+        (is_refused || is_silent) && self.original.is_some_and(|original| original.is_same_packet)
+    }
+
+    /// Keeps the addresses under which a copy was seen.
+    pub(crate) fn note_copy(&mut self, copy: &Self) {
+        for role in [Role::Client, Role::Server] {
+            let address = copy.facts.peer(role).address;
+            let peer = self.facts.peer_mut(role);
+            if peer.address != address {
+                peer.translated = Some(address);
+            }
         }
     }
 
@@ -565,6 +611,7 @@ impl Peer {
     fn new(address: SocketAddr) -> Self {
         Self {
             address,
+            translated: None,
             first_bytes: None,
             head: Vec::new(),
             bytes: 0,

@@ -94,6 +94,8 @@ pub struct HandshakeFacts {
 #[derive(Clone, Debug)]
 pub struct Peer {
     pub address: SocketAddr,
+    /// What address and port were seen to become when the connection passed a translation of addresses.
+    pub translated: Option<SocketAddr>,
     /// What the side's stream began with.
     pub first_bytes: Option<FirstBytes>,
     /// At most 16 bytes, kept only where they are not TLS.
@@ -368,6 +370,14 @@ impl HandshakeFacts {
             .and_then(|hello| hello.group)
             .or(self.server_key_exchange_group)
             .or_else(|| self.hello_retry_request.as_ref().and_then(|hello| hello.group))
+    }
+
+    /// Client and server behind the translation of addresses that the connection was seen to pass.
+    pub fn translated(&self) -> Option<(SocketAddr, SocketAddr)> {
+        let [client, server] = &self.peers;
+        (client.translated.is_some() || server.translated.is_some()).then(|| {
+            (client.translated.unwrap_or(client.address), server.translated.unwrap_or(server.address))
+        })
     }
 
     /// What this node's kernel says of a RST, if it was the one that sent it.

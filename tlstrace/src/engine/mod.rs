@@ -25,10 +25,13 @@ mod stream;
 mod table;
 pub mod timestamp;
 pub mod tls13;
+mod translation;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
+
+use smallvec::SmallVec;
 
 use crate::tls::certificate::CertificateCache;
 use crate::tls::certificate::trust::TrustAnchors;
@@ -42,6 +45,7 @@ use resets::{LocalReset, LocalResets};
 use segment::Segment;
 use table::{ConnectionKey, Slot, Table, Tracked};
 use timestamp::Timestamp;
+use translation::{MAX_COPIES, RecentSyns};
 
 /// What bounds the engine.
 #[derive(Clone, Debug)]
@@ -73,6 +77,8 @@ pub enum Output {
 pub struct Counts {
     pub segments: u64,
     pub connections: u64,
+    /// Of them, those that turned out to be another one behind a translation of addresses.
+    pub translated: u64,
     pub verdicts: u64,
     /// Connections forgotten for want of room.
     pub evicted: u64,
@@ -82,6 +88,13 @@ pub struct Counts {
     pub unfollowed: u64,
     /// Where such a segment carried a ClientHello: the port it went to.
     pub hello_elsewhere: Option<u16>,
+}
+
+impl Counts {
+    /// Connections, each counted once under whatever addresses it was seen.
+    pub fn distinct_connections(&self) -> u64 {
+        self.connections.saturating_sub(self.translated)
+    }
 }
 
 /// What an engine learned about listeners.
@@ -102,6 +115,7 @@ impl Lessons {
 pub struct Engine {
     settings: Settings,
     table: Table,
+    syns: RecentSyns,
     history: History,
     doubts: Doubts,
     certificates: CertificateCache,
@@ -122,6 +136,7 @@ impl Engine {
     pub fn with_lessons(settings: Settings, lessons: Lessons) -> Self {
         Self {
             table: Table::new(settings.max_connections),
+            syns: RecentSyns::default(),
             history: lessons.0,
             doubts: Doubts::default(),
             certificates: settings.trust_anchors.clone().map(CertificateCache::trusting).unwrap_or_default(),
@@ -167,6 +182,9 @@ impl Engine {
         }
         let (slot, evicted) = self.table.insert(key, Connection::new(segment));
         self.counts.connections += 1;
+        if segment.is_syn() && !segment.is_ack() {
+            self.expect_copy(slot, segment);
+        }
         if let Some(evicted) = evicted {
             self.evict(evicted);
         }
@@ -262,10 +280,55 @@ impl Engine {
         };
         connection.handle(segment, &mut self.certificates);
         follow_waiting(connection, &mut self.history);
-        if connection.is_accepted() && connection.stage == Stage::Open {
+        let is_due = connection.is_accepted() && connection.stage == Stage::Open;
+        if segment.is_syn() && segment.is_ack() {
+            self.join_copies(slot, false);
+        }
+        if is_due {
             self.conclude(slot);
         } else {
             self.table.reschedule(slot);
+        }
+    }
+
+    /// Notes that a connection that begins may be one that is known under other addresses, or may be seen under others.
+    fn expect_copy(&mut self, slot: Slot, segment: &Segment<'_>) {
+        let original = self.syns.find(segment).filter(|original| {
+            self.table.open_mut(original.slot).is_some_and(|connection| {
+                let has_room = connection.copies.len() < MAX_COPIES;
+                if has_room {
+                    connection.copies.push(slot);
+                }
+                has_room
+            })
+        });
+        if original.is_none() {
+            self.syns.add(segment, slot);
+        }
+        if let Some(connection) = self.table.open_mut(slot) {
+            connection.original = original;
+        }
+    }
+
+    /// Finds out which of the connections that began with the same SYN as this one are the same, and keeps the one
+    /// that was seen first.
+    fn join_copies(&mut self, slot: Slot, is_over: bool) {
+        let Some(connection) = self.table.open(slot) else { return };
+        let first = connection.original.map_or(slot, |original| original.slot);
+        let Some(original) = self.table.open(first) else { return };
+        let is_copy = |copy: &Slot| {
+            self.table.open(*copy).is_some_and(|connection| connection.is_copy_of(original, is_over))
+        };
+        let copies: SmallVec<[Slot; MAX_COPIES]> = original.copies.iter().copied().filter(is_copy).collect();
+        for slot in copies {
+            let Some(mut copy) = self.table.take(slot) else { continue };
+            copy.stage = Stage::Provisional;
+            follow_waiting(&mut copy, &mut self.history);
+            self.counts.translated += 1;
+            if let Some(original) = self.table.open_mut(first) {
+                original.note_copy(&copy);
+            }
+            self.table.put_back(slot, Tracked::Judged(copy.mark_as_copy()));
         }
     }
 
@@ -278,6 +341,7 @@ impl Engine {
     /// Says what is to be said about a connection now. Of one that is judged for good, the table keeps only
     /// that it was, so that its last segments are recognised.
     fn conclude(&mut self, slot: Slot) {
+        self.join_copies(slot, true);
         if let Some(connection) = self.table.take(slot) {
             let judged = connection.mark();
             match self.publish(connection) {

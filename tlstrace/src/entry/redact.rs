@@ -120,7 +120,9 @@ fn hide_client(facts: &mut HandshakeFacts, secrets: &mut Vec<(String, String)>) 
         secrets.push((address.ip().to_string(), hidden.to_string()));
         address.set_ip(hidden);
     };
-    hide(&mut facts.peer_mut(Role::Client).address);
+    let client = facts.peer_mut(Role::Client);
+    hide(&mut client.address);
+    client.translated.iter_mut().for_each(&mut hide);
     if let Some(source) = facts.proxy.as_mut().and_then(|header| header.source.as_mut()) {
         hide(source);
     }

@@ -126,6 +126,15 @@ struct Event {
 struct Endpoint {
     ip: IpAddr,
     port: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nat: Option<Translated>,
+}
+
+/// An endpoint behind a translation of addresses.
+#[derive(Serialize)]
+struct Translated {
+    ip: IpAddr,
+    port: u16,
 }
 
 #[derive(Serialize)]
@@ -447,10 +456,12 @@ impl<'a> Line<'a> {
                 outcome: verdict.outcome(),
                 duration: nanos(verdict.time().since(facts.first_seen)),
             },
-            client: Endpoint::of(
-                facts.proxy.and_then(|header| header.source).unwrap_or(facts.client().address),
-            ),
-            server: Endpoint::of(facts.server().address),
+            client: match facts.proxy.and_then(|header| header.source) {
+                // What is translated is the load balancer's address.
+                Some(inner) => Endpoint::of(inner, None),
+                None => Endpoint::of(facts.client().address, facts.client().translated),
+            },
+            server: Endpoint::of(facts.server().address, facts.server().translated),
             network: Network {
                 kind: if facts.server().address.is_ipv4() { "ipv4" } else { "ipv6" },
                 direction: direction.map(Direction::as_str),
@@ -466,8 +477,12 @@ impl<'a> Line<'a> {
 }
 
 impl Endpoint {
-    fn of(address: SocketAddr) -> Self {
-        Self { ip: address.ip(), port: address.port() }
+    fn of(address: SocketAddr, translated: Option<SocketAddr>) -> Self {
+        Self {
+            ip: address.ip(),
+            port: address.port(),
+            nat: translated.map(|address| Translated { ip: address.ip(), port: address.port() }),
+        }
     }
 }
 

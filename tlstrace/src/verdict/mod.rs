@@ -281,6 +281,11 @@ impl Verdict {
             }
         }
         evidence.extend(root.evidence());
+        if let Some((client, server)) = facts.translated() {
+            let detail =
+                format!("also seen as {client} → {server}: addresses are translated on the way").into();
+            evidence.push(Evidence { fact: "address_translation", detail });
+        }
         Self {
             id: rule.id(),
             severity: finding.severity.unwrap_or(rule.severity()),

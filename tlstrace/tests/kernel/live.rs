@@ -14,7 +14,7 @@ use rustls::{ALL_VERSIONS, ClientConnection, StreamOwned, SupportedProtocolVersi
 use serde_json::{Value, json};
 use tlstrace_peers::{
     Family, Identity, Line, Namespace, Pair, Process, Routed, Segmented, Service, client_hello,
-    close_after_client_hello, connect_from, openssl, rustls_client, rustls_server, sni_gateway,
+    close_after_client_hello, connect_from, installed, openssl, rustls_client, rustls_server, sni_gateway,
     terminate_tls, watch,
 };
 
@@ -323,6 +323,59 @@ fn a_connection_that_passes_two_interfaces_has_one_verdict() {
             let line = watch.stdout.next(PATIENCE).expect("a verdict").text;
             let verdict = serde_json::from_str::<Value>(&line).unwrap();
             assert_eq!(verdict.pointer("/tlstrace/verdict"), Some(&json!(id)), "{verdict:#}");
+        }
+    }
+    watch.signal(Signal::SIGINT).unwrap();
+    assert_eq!(watch.stdout.rest(PATIENCE).unwrap(), Vec::<String>::new(), "more verdicts than connections");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_connection_whose_addresses_a_node_translates_has_one_verdict() {
+    const PUBLIC_PORT: u16 = 443;
+    if !installed("nft") {
+        return skip("nftables is not installed");
+    }
+    let hosts = Routed::new().unwrap();
+    let rules = format!(
+        "table inet test {{ chain before {{ type nat hook prerouting priority dstnat; \
+             iifname {outside} meta nfproto ipv4 tcp dport {PUBLIC_PORT} dnat ip to {}:{PORT}; \
+             iifname {outside} meta nfproto ipv6 tcp dport {PUBLIC_PORT} dnat ip6 to [{}]:{PORT}; }}; \
+         chain after {{ type nat hook postrouting priority srcnat; oifname {inside} masquerade; }}; }}",
+        Routed::server_address(Family::Ipv4),
+        Routed::server_address(Family::Ipv6),
+        outside = Routed::CLIENT_SIDE,
+        inside = Routed::SERVER_SIDE,
+    );
+    let output = hosts.node.command("nft").arg(rules).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let identity = Identity::issue(&[NAME]).unwrap();
+    let interfaces = ["-i", Routed::CLIENT_SIDE, "-i", Routed::SERVER_SIDE];
+    let mut watch = watch_json(&hosts.node, &interfaces);
+    let mut expect = |family: Family, id: &str| {
+        let line = watch.stdout.next(PATIENCE).expect("a verdict").text;
+        let verdict = serde_json::from_str::<Value>(&line).unwrap();
+        assert_eq!(verdict.pointer("/tlstrace/verdict"), Some(&json!(id)), "{verdict:#}");
+        assert_eq!(verdict.pointer("/server/ip"), Some(&json!(Routed::node_address(family))), "{verdict:#}");
+        assert_eq!(verdict.pointer("/server/port"), Some(&json!(PUBLIC_PORT)), "{verdict:#}");
+        let behind = json!({"ip": Routed::server_address(family), "port": PORT});
+        assert_eq!(verdict.pointer("/server/nat"), Some(&behind), "{verdict:#}");
+        assert!(verdict.pointer("/client/nat/ip").is_some(), "{verdict:#}");
+        assert_eq!(verdict.pointer("/observer/interface/name"), Some(&json!(Routed::CLIENT_SIDE)));
+    };
+    for family in Family::ALL {
+        let server = (Routed::node_address(family), PUBLIC_PORT);
+        let refused = hosts.client.enter(|| TcpStream::connect(server)).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        expect(family, "port_closed");
+    }
+    let config = rustls_server(&identity, ALL_VERSIONS).unwrap();
+    let _gateway = Service::start(&hosts.server, PORT, sni_gateway(&[NAME], config)).unwrap();
+    for family in Family::ALL {
+        let server = (Routed::node_address(family), PUBLIC_PORT).into();
+        for (arguments, id) in [(&["-servername", NAME][..], "ok"), (&["-noservername"], "sni_missing")] {
+            openssl::client(&hosts.client, server, arguments).output().unwrap();
+            expect(family, id);
         }
     }
     watch.signal(Signal::SIGINT).unwrap();

@@ -1,8 +1,8 @@
 //! Scenarios: segments in, verdict out, as data that a network engineer can read and send us.
 //!
 //! Every `*.toml` beside this file is one scenario; `wire.rs` holds the language of its steps. Each one is
-//! played as it is, cut into single bytes, with every segment doubled, and seen on two interfaces: the
-//! verdict must not depend on any of that.
+//! played as it is, cut into single bytes, with every segment doubled, and seen on two interfaces, between which
+//! addresses are translated or not: the verdict must not depend on any of that.
 
 #![expect(clippy::unwrap_used, reason = "a test panics where it cannot go on")]
 
@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use tlstrace::engine::{Engine, Output, Settings};
+use tlstrace::entry::Redaction;
 use tlstrace::sink::{Observer, SINKS, Style};
 use tlstrace::tls::certificate::trust::TrustAnchors;
 use tlstrace::verdict::rules;
@@ -204,16 +205,34 @@ fn play_to(engine: &mut Engine, scenario: &Scenario, variation: Variation) -> Ve
     player.connect(scenario.client);
     player.play(&scenario.steps, engine);
     let client = player.client();
+    let translated = player.translated();
     for connection in &scenario.after {
         connection.play(&mut player, engine);
     }
     engine.finish();
     let mut verdicts = Vec::new();
+    let mut others = Vec::new();
     while let Some(output) = engine.poll_output() {
         let Output::Verdict(verdict) = output;
-        if verdict.facts.client().address == client || verdict.facts.server().address == client {
+        let is_about = |address| verdict.facts.peers.iter().any(|peer| peer.address == address);
+        if is_about(client) {
             verdicts.push(*verdict);
+        } else if is_about(translated.0) {
+            others.push(*verdict);
         }
+    }
+    // Of a connection whose SYN was not seen nobody can say that it is the same as another.
+    let is_known = |verdict: &Verdict| !verdict.facts.capture.midstream;
+    assert!(
+        others.is_empty() || !verdicts.iter().all(is_known),
+        "{}: there is a verdict more behind the translation: {others:?}",
+        scenario.about
+    );
+    let addresses = (variation == Variation::Translated).then_some(translated);
+    for verdict in verdicts.iter().filter(|verdict| is_known(verdict)) {
+        assert_eq!(verdict.facts.translated(), addresses, "{}", scenario.about);
+        let hidden = json_line(&Redaction::new(false, true).apply(verdict)).to_string();
+        assert!(!hidden.contains(&translated.0.ip().to_string()), "{hidden}");
     }
     verdicts
 }
@@ -306,12 +325,16 @@ fn invariants(verdict: &Verdict) -> Result<(), String> {
     Ok(())
 }
 
-/// What the JSON line lists under `tlstrace.alerts`.
-fn alerts(verdict: &Verdict) -> Vec<String> {
+fn json_line(verdict: &Verdict) -> serde_json::Value {
     let mut line = Vec::new();
     let json = SINKS.iter().find(|kind| kind.name == "json").unwrap();
     (json.open)(Style::default()).emit(verdict, &Observer::default(), &mut line).unwrap();
-    let line: serde_json::Value = serde_json::from_slice(&line).unwrap();
+    serde_json::from_slice(&line).unwrap()
+}
+
+/// What the JSON line lists under `tlstrace.alerts`.
+fn alerts(verdict: &Verdict) -> Vec<String> {
+    let line = json_line(verdict);
     let text = |alert: &serde_json::Value| {
         let what = if alert["encrypted"] == true { "encrypted" } else { alert["name"].as_str().unwrap() };
         format!("{} {what}", alert["side"].as_str().unwrap())

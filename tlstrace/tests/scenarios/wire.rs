@@ -43,13 +43,21 @@ pub(crate) enum Variation {
     SingleBytes,
     Doubled,
     TwoInterfaces,
+    /// Seen before and after a node that translates both addresses.
+    Translated,
     /// The same between addresses of IPv6.
     Ipv6,
 }
 
 impl Variation {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::AsWritten, Self::SingleBytes, Self::Doubled, Self::TwoInterfaces, Self::Ipv6];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::AsWritten,
+        Self::SingleBytes,
+        Self::Doubled,
+        Self::TwoInterfaces,
+        Self::Translated,
+        Self::Ipv6,
+    ];
 }
 
 /// Whom a scenario is played to.
@@ -122,6 +130,12 @@ impl Player {
 
     pub(crate) fn client(&self) -> SocketAddr {
         self.client
+    }
+
+    /// Client and server as they are seen behind the translation of their addresses.
+    pub(crate) fn translated(&self) -> (SocketAddr, SocketAddr) {
+        let client = (Ipv4Addr::new(10, 9, 0, 1), self.client.port() + 10_000);
+        (client.into(), (Ipv4Addr::new(10, 4, 0, 9), 9443).into())
     }
 
     /// Begins another connection.
@@ -268,6 +282,23 @@ impl Player {
                 notes: if is_enough { Notes::LAST } else { 0 },
                 is_own: sent.own,
             };
+            if self.variation == Variation::Translated {
+                let (client, server) = self.translated();
+                let (source, destination) = if side == 0 { (client, server) } else { (server, client) };
+                // The packet loses a hop on its way through the node.
+                let (direction, hop_limit) = if side == 0 {
+                    (Direction::Egress, sent.ttl - 1)
+                } else {
+                    (Direction::Ingress, sent.ttl + 1)
+                };
+                let behind = Segment { source, destination, direction, hop_limit, ..segment(2) };
+                let passing = if side == 0 { [segment(1), behind] } else { [behind, segment(1)] };
+                for segment in &passing {
+                    audience.segment(segment);
+                }
+                sequence = sequence.wrapping_add(len(part));
+                continue;
+            }
             audience.segment(&segment(1));
             match self.variation {
                 // A SYN, FIN or RST that is doubled is a retransmission like any other.

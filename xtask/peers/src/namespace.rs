@@ -171,7 +171,7 @@ impl Routed {
         link(&routed.client, "eth0", &routed.node, Self::CLIENT_SIDE)?;
         link(&routed.server, "eth0", &routed.node, Self::SERVER_SIDE)?;
         for family in Family::ALL {
-            let near_client = family.address(Self::CLIENT_NETWORK, 1);
+            let near_client = Self::node_address(family);
             let near_server = family.address(Self::SERVER_NETWORK, 1);
             routed.node.configure(Self::CLIENT_SIDE, near_client)?;
             routed.node.configure(Self::SERVER_SIDE, near_server)?;
@@ -196,5 +196,10 @@ impl Routed {
 
     pub const fn server_address(family: Family) -> IpAddr {
         family.address(Self::SERVER_NETWORK, 9)
+    }
+
+    /// The node's own address on the client's side.
+    pub const fn node_address(family: Family) -> IpAddr {
+        family.address(Self::CLIENT_NETWORK, 1)
     }
 }
