@@ -23,7 +23,6 @@ use tlstrace_common::skip::Counter;
 use tlstrace_common::tcp::{self, OptionScan};
 
 use crate::machine::{self, opaque};
-use crate::select::Flow;
 use crate::{diagnostics, stats};
 
 #[map]
@@ -50,8 +49,6 @@ const BLOCK: usize = 2048;
 #[repr(C)]
 pub(crate) struct Scratch {
     pub(crate) event: Event,
-    /// A flow that begins.
-    pub(crate) fresh: Flow,
     /// The network header of a packet with IPv6 extension headers.
     pub(crate) datagram: Datagram,
 }

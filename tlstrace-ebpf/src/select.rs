@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::LruHashMap;
+use aya_ebpf::maps::{LruHashMap, PerCpuArray};
 use tlstrace_common::event::{Notes, TcpFlags};
 use tlstrace_common::flow::{self, FlowKey, Sender};
 use tlstrace_common::framing::{Mode, Payload, Place, ProxyHeader, Stream, is_client_hello, proxy_header};
@@ -145,6 +145,11 @@ fn begins_with_client_hello(skb: &__sk_buff, packet: &TcpPacket) -> bool {
 #[map]
 static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(1 << 16, 0);
 
+/// A flow that begins. Not a part of the scratch memory, which is bare memory to a global function: before Linux 6.3
+/// only what is known to be a map value, or lies on the stack, can be put into a map.
+#[map]
+static FRESH: PerCpuArray<Flow> = PerCpuArray::with_max_entries(1, 0);
+
 /// A flow that is followed.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
@@ -213,7 +218,7 @@ unsafe extern "C" fn tlstrace_candidate(skb: *mut __sk_buff, scratch: *mut Scrat
 #[inline(always)]
 #[expect(clippy::needless_borrows_for_generic_args, reason = "a copy would take room on the stack")]
 fn candidate(skb: &mut __sk_buff, scratch: &mut Scratch, hash: u32) -> Result<(), Skip> {
-    let Scratch { event, fresh, .. } = scratch;
+    let Scratch { event, .. } = scratch;
     let flags = event.packet.tcp.flags;
     let (key, sender) = FlowKey::of(&event.packet);
     let mut now = 0;
@@ -236,6 +241,9 @@ fn candidate(skb: &mut __sk_buff, scratch: &mut Scratch, hash: u32) -> Result<()
         return follow(skb, event, flow, sender, hash);
     }
     if begins_stream(skb, &event.packet, hash) {
+        let fresh = FRESH.get_ptr_mut(0).ok_or(Skip::Truncated)?;
+        // SAFETY: a map value of this CPU's, which only this function knows.
+        let fresh = unsafe { &mut *fresh };
         begin_flow(fresh, &event.packet, sender, hash);
         let outcome = follow(skb, event, fresh, sender, hash);
         // Only now, so that the entry need not be looked up to be changed.

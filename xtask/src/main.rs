@@ -11,6 +11,7 @@ mod matrix;
 mod mutants;
 mod privilege;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -29,6 +30,7 @@ enum Task {
     Matrix(matrix::Args),
     Mutants(mutants::Args),
     Test(test::Args),
+    VmTest(vm::Args),
 }
 
 fn main() -> Result<ExitCode> {
@@ -42,6 +44,7 @@ fn main() -> Result<ExitCode> {
         Task::Matrix(args) => return matrix::run(&args),
         Task::Mutants(args) => mutants::run(&args)?,
         Task::Test(_) => return test::run(),
+        Task::VmTest(args) => return vm::run(&args),
     }
     Ok(ExitCode::SUCCESS)
 }
