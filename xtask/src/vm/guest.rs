@@ -115,7 +115,7 @@ fn watch(mode: &str) -> Result<Account> {
     const NAME: &str = "shop.example";
     const INTERFACE: &str = Pair::SERVER_INTERFACE;
     // Without hardware that emulates itself, this is a matter of seconds.
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const PATIENCE: Duration = Duration::from_mins(1);
 
     let hosts = Pair::new()?;
     let identity = Identity::issue(&[NAME])?;
