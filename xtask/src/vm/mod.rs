@@ -99,7 +99,7 @@ fn boot(
     let start = now();
     let mut machine = Process::spawn(
         Command::new("qemu-system-x86_64")
-            .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "512", "-no-reboot"])
+            .args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1024", "-no-reboot"])
             .args(["-nodefaults", "-display", "none", "-serial"])
             .arg(format!("file:{}", console.display()))
             .args(["-serial", "stdio", "-kernel"])
