@@ -374,20 +374,6 @@ const ACCEPTED: &[Row] = &[
 
 const WANTS_CLIENTS: ServerSetup = ServerSetup { client_auth: true, ..ServerSetup::DEFAULT };
 /// Servers that refuse inside the handshake.
-/// Without GnuTLS, whose refusal in TLS 1.3 was missed once in thousands of connections, and the verdict was `ok`: not
-/// understood yet.
-const REFUSES_EXPIRED_CLIENTS: &[Server] = &[
-    Server::OpenSsl,
-    Server::Rustls,
-    Server::Haproxy,
-    Server::Stunnel,
-    Server::Nss,
-    Server::Agent(PYTHON),
-    Server::Agent(JAVA),
-    Server::Agent(GO),
-    Server::Envoy,
-];
-
 const REFUSES_CLIENTS: &[Server] = &[
     Server::OpenSsl,
     Server::Rustls,
@@ -500,7 +486,7 @@ const CLIENT_CERTIFICATES: &[Row] = &[
     },
     Row {
         cause: "expired client certificate",
-        servers: REFUSES_EXPIRED_CLIENTS,
+        servers: REFUSES_CLIENTS,
         server: WANTS_CLIENTS,
         clients: &[Client::Curl],
         wide: &[Client::OpenSsl, Client::Curl, Client::Rustls],
