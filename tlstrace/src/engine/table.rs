@@ -96,6 +96,11 @@ impl Table {
         self.by_key.len()
     }
 
+    /// Whether one more connection would push another out.
+    pub(crate) fn is_full(&self) -> bool {
+        self.by_key.len() >= self.limit
+    }
+
     pub(crate) fn find(&self, key: &ConnectionKey) -> Option<Slot> {
         self.by_key.get(key).copied()
     }
@@ -142,7 +147,7 @@ impl Table {
         key: ConnectionKey,
         connection: Connection,
     ) -> (Slot, Option<Box<Connection>>) {
-        let evicted = if self.by_key.len() >= self.limit { self.evict() } else { None };
+        let evicted = if self.is_full() { self.evict() } else { None };
         let index = self.free.pop().unwrap_or_else(|| {
             self.entries.push(Entry { generation: 0, key: None, tracked: None, queued: None });
             u32::try_from(self.entries.len() - 1).unwrap_or(u32::MAX)
