@@ -13,24 +13,33 @@ use super::timestamp::Timestamp;
 /// Both ends of a connection, the same for both directions.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct ConnectionKey {
-    low: (u128, u16),
-    high: (u128, u16),
+    low: End,
+    high: End,
 }
 
 impl ConnectionKey {
     pub(crate) fn of(segment: &Segment<'_>) -> Self {
-        let source = flatten(segment.source);
-        let destination = flatten(segment.destination);
+        let source = End::from(segment.source);
+        let destination = End::from(segment.destination);
         Self { low: source.min(destination), high: source.max(destination) }
     }
 }
 
-fn flatten(address: SocketAddr) -> (u128, u16) {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-        IpAddr::V6(ip) => ip,
-    };
-    (ip.to_bits(), address.port())
+/// An address and a port in half the room of a [`SocketAddr`]: the table holds many.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub(crate) struct End {
+    ip: [u8; 16],
+    port: u16,
+}
+
+impl From<SocketAddr> for End {
+    fn from(address: SocketAddr) -> Self {
+        let ip = match address.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        Self { ip: ip.octets(), port: address.port() }
+    }
 }
 
 /// Names a connection in the table for as long as it is there.
