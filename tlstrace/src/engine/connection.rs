@@ -23,7 +23,7 @@ use super::proxy::ProxyHeader;
 use super::records::{Observer, Protection, Reading, Records, WholeMessage};
 use super::segment::Segment;
 use super::stream::{RESENT_APART, Stream};
-use super::table::Slot;
+use super::table::{End, Slot};
 use super::timestamp::Timestamp;
 use super::tls13::{ClientCertificate, Exchange};
 use super::translation::Original;
@@ -67,24 +67,24 @@ pub(crate) enum Stage {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Judged {
     pub(crate) last_seen: Timestamp,
-    client: SocketAddr,
+    client: End,
     /// First sequence number of client and server, if it is known.
     isns: [Option<u32>; 2],
-    /// How long it is remembered after its last segment.
-    patience: Duration,
+    /// Another connection under other addresses: remembered for as long as that one may be idle.
+    is_copy: bool,
     /// It ended in a RST: a client may then try again with the same sequence number.
     was_reset: bool,
 }
 
 impl Judged {
     pub(crate) fn deadline(&self) -> Timestamp {
-        self.last_seen.after(self.patience)
+        self.last_seen.after(if self.is_copy { IDLE_TIMEOUT + LINGER } else { LINGER })
     }
 
     /// Whether a SYN begins another connection between the same ports.
     pub(crate) fn is_replaced_by(&self, segment: &Segment<'_>) -> bool {
         let [client, server] = self.isns;
-        let isn = if segment.source == self.client { client } else { server };
+        let isn = if End::from(segment.source) == self.client { client } else { server };
         segment.is_syn() && !segment.is_rst() && (self.was_reset || isn != Some(segment.sequence))
     }
 }
@@ -195,16 +195,16 @@ impl Connection {
         let [client, server] = &self.sides;
         Judged {
             last_seen: self.facts.last_seen,
-            client: self.facts.client().address,
+            client: self.facts.client().address.into(),
             isns: [client.stream.isn(), server.stream.isn()],
-            patience: LINGER,
+            is_copy: false,
             was_reset: self.facts.endings.iter().any(|ending| matches!(ending.how, How::Reset(_))),
         }
     }
 
     /// What to remember of it when it is another one's copy, which may be judged much later.
     pub(crate) fn mark_as_copy(&self) -> Judged {
-        Judged { patience: IDLE_TIMEOUT + LINGER, ..self.mark() }
+        Judged { is_copy: true, ..self.mark() }
     }
 
     /// Whether this is `original` under other addresses, given that their SYNs agree: the answers to them must be the

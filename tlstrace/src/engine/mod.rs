@@ -180,6 +180,10 @@ impl Engine {
             // Nothing is known of it and nothing more will come.
             return;
         }
+        if self.table.is_full() && !segment.is_syn() && segment.payload_len == 0 {
+            // It says nothing that would be worth another connection's place.
+            return;
+        }
         let (slot, evicted) = self.table.insert(key, Connection::new(segment));
         self.counts.connections += 1;
         if segment.is_syn() && !segment.is_ack() {
@@ -454,4 +458,47 @@ fn follow_waiting(connection: &mut Connection, history: &mut History) {
         history.hello_ceased_to_wait(&connection.facts);
     }
     connection.counted_as_waiting = waits;
+}
+
+#[cfg(test)]
+mod tests {
+    use smallvec::SmallVec;
+    use tlstrace_common::event::TcpFlags;
+
+    use super::*;
+
+    /// A segment without payload from a client's `port`.
+    fn segment(port: u16, flags: u8) -> Segment<'static> {
+        Segment {
+            timestamp: Timestamp::from_nanos(1_000_000_000),
+            interface: 1,
+            direction: segment::Direction::Unknown,
+            source: ([192, 0, 2, 1], port).into(),
+            destination: ([192, 0, 2, 2], 443).into(),
+            sequence: 1,
+            acknowledgement: 1,
+            flags,
+            window: 512,
+            options: 0,
+            hop_limit: 64,
+            ip_id: 1,
+            vlan: 0,
+            payload_len: 0,
+            chunks: SmallVec::new(),
+            notes: 0,
+            is_own: false,
+        }
+    }
+
+    #[test]
+    fn a_full_table_makes_room_for_who_begins_and_for_nobody_who_says_nothing() {
+        let mut engine = Engine::new(Settings { max_connections: 4, ..Settings::default() });
+        for port in 1..=4 {
+            engine.handle_segment(&segment(port, TcpFlags::SYN));
+        }
+        engine.handle_segment(&segment(5, TcpFlags::ACK));
+        assert_eq!((engine.tracked(), engine.counts().evicted), (4, 0));
+        engine.handle_segment(&segment(6, TcpFlags::SYN));
+        assert_eq!((engine.tracked(), engine.counts().evicted), (4, 1));
+    }
 }

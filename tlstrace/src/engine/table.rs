@@ -13,24 +13,33 @@ use super::timestamp::Timestamp;
 /// Both ends of a connection, the same for both directions.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct ConnectionKey {
-    low: (u128, u16),
-    high: (u128, u16),
+    low: End,
+    high: End,
 }
 
 impl ConnectionKey {
     pub(crate) fn of(segment: &Segment<'_>) -> Self {
-        let source = flatten(segment.source);
-        let destination = flatten(segment.destination);
+        let source = End::from(segment.source);
+        let destination = End::from(segment.destination);
         Self { low: source.min(destination), high: source.max(destination) }
     }
 }
 
-fn flatten(address: SocketAddr) -> (u128, u16) {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-        IpAddr::V6(ip) => ip,
-    };
-    (ip.to_bits(), address.port())
+/// An address and a port in half the room of a [`SocketAddr`]: the table holds many.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub(crate) struct End {
+    ip: [u8; 16],
+    port: u16,
+}
+
+impl From<SocketAddr> for End {
+    fn from(address: SocketAddr) -> Self {
+        let ip = match address.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        Self { ip: ip.octets(), port: address.port() }
+    }
 }
 
 /// Names a connection in the table for as long as it is there.
@@ -96,6 +105,11 @@ impl Table {
         self.by_key.len()
     }
 
+    /// Whether one more connection would push another out.
+    pub(crate) fn is_full(&self) -> bool {
+        self.by_key.len() >= self.limit
+    }
+
     pub(crate) fn find(&self, key: &ConnectionKey) -> Option<Slot> {
         self.by_key.get(key).copied()
     }
@@ -142,7 +156,7 @@ impl Table {
         key: ConnectionKey,
         connection: Connection,
     ) -> (Slot, Option<Box<Connection>>) {
-        let evicted = if self.by_key.len() >= self.limit { self.evict() } else { None };
+        let evicted = if self.is_full() { self.evict() } else { None };
         let index = self.free.pop().unwrap_or_else(|| {
             self.entries.push(Entry { generation: 0, key: None, tracked: None, queued: None });
             u32::try_from(self.entries.len() - 1).unwrap_or(u32::MAX)

@@ -69,8 +69,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// Becomes this very command, compiled as a release is.
 fn run_release_build() -> Result<()> {
-    let executables = cargo::build(&["build", "--release", "--package", "xtask"])?;
-    let xtask = &executables.first().context("cargo built no program")?.path;
-    let error = Command::new(xtask).args(env::args_os().skip(1)).exec();
+    let xtask = release_build("xtask")?;
+    let error = Command::new(&xtask).args(env::args_os().skip(1)).exec();
     Err(error).with_context(|| format!("cannot run {}", xtask.display()))
+}
+
+/// Path of a program, compiled as a release is. The other one is built along with it: alone, each would ask for
+/// other features of what they share, and have it compiled once more.
+fn release_build(program: &str) -> Result<PathBuf> {
+    let executables =
+        cargo::build(&["build", "--release", "--package", "xtask", "--package", "tlstrace", "--bins"])?;
+    let executable = executables.into_iter().find(|executable| executable.name == program);
+    Ok(executable.with_context(|| format!("cargo built no {program}"))?.path)
 }

@@ -16,6 +16,7 @@ use anyhow::{Context as _, Result, ensure};
 use tlstrace::capture::file::CaptureReader;
 use tlstrace::engine::timestamp::Timestamp;
 
+use super::release_build;
 use super::table::{Table, count_of, median};
 use crate::cargo;
 
@@ -53,8 +54,7 @@ const OTHERS: [(&str, &[&str], &[&str]); 2] = [
 ];
 
 pub(super) fn run(args: &Args) -> Result<Table> {
-    let executables = cargo::build(&["build", "--release", "--package", "tlstrace", "--bin", "tlstrace"])?;
-    let tlstrace = &executables.first().context("cargo built no program")?.path;
+    let tlstrace = &release_build("tlstrace")?;
     let directory = cargo::workspace().join("target");
     let template = Template::read(&cargo::workspace().join("tlstrace/tests/captures/gso_superpacket.pcap"))?;
     let replay = |capture: &Path| {
