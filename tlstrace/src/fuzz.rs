@@ -108,26 +108,11 @@ mod tests {
     use crate::probe::hello::{BROAD, CLASSICAL, Hello, Share};
     use crate::tls::codepoints::ProtocolVersion;
 
-    /// A hello that every server of today reads.
-    fn modern() -> Hello {
-        Hello {
-            lowest: ProtocolVersion::TLS1_2,
-            highest: ProtocolVersion::TLS1_3,
-            suites: BROAD,
-            groups: CLASSICAL.to_vec(),
-            share: Share::X25519,
-            server_name: Some("api.example.com".into()),
-            alpn: vec!["h2".into()],
-            padded_to: 0,
-            proxy: None,
-        }
-    }
-
     #[test]
     fn there_is_something_to_compare_since_rustls_accepts_our_hellos() {
         let here = ([127, 0, 0, 1], 1).into();
         let mut acceptor = rustls::server::Acceptor::default();
-        acceptor.read_tls(&mut modern().encode(&[7; 32], here, here).as_slice()).unwrap();
+        acceptor.read_tls(&mut Hello::sample().encode(&[7; 32], here, here).as_slice()).unwrap();
         assert_eq!(acceptor.accept().unwrap().unwrap().client_hello().server_name(), Some("api.example.com"));
     }
 

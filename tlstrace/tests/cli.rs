@@ -3,10 +3,11 @@
 //! What needs root says so on stderr and does nothing without it; under `CI=true` it fails instead.
 #![expect(clippy::unwrap_used, reason = "all of this is test code")]
 
-use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Output};
+
+use tlstrace_peers::skip;
 
 #[test]
 fn what_cannot_be_understood_is_exit_2_and_a_hint() {
@@ -113,12 +114,4 @@ fn stderr(output: &Output) -> String {
 fn is_root() -> bool {
     // A process's directory belongs to its effective user (proc(5)).
     std::fs::metadata("/proc/self").unwrap().uid() == 0
-}
-
-/// Loudly: a test that did not run proves nothing. `cargo xtask test` reads this line, counts it, and fails for it in CI.
-fn skip(reason: &str) {
-    let thread = std::thread::current();
-    let test = thread.name().unwrap_or("a test");
-    // Not `eprintln!`: the harness swallows what that writes when the test passes.
-    writeln!(std::io::stderr(), "SKIPPED {test}: {reason}").expect("stderr is open");
 }

@@ -14,6 +14,7 @@ use tlstrace::command::replay::feed;
 use tlstrace::engine::{Engine, Output, Settings};
 use tlstrace::metrics::{Format, Metrics, Reading};
 use tlstrace::verdict::Verdict;
+use tlstrace_peers::skip;
 
 const RULES: &str = "rules.yaml";
 const DASHBOARD: &str = "dashboard.json";
@@ -136,12 +137,7 @@ fn promtool(arguments: &[&str], input: &str) {
     let mut command = Command::new("promtool");
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = match command.spawn() {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            let test = std::thread::current().name().unwrap_or("a test").to_owned();
-            // Not `eprintln!`: the harness swallows what that writes when the test passes.
-            writeln!(std::io::stderr(), "SKIPPED {test}: promtool is not installed").expect("stderr is open");
-            return;
-        }
+        Err(error) if error.kind() == ErrorKind::NotFound => return skip("promtool is not installed"),
         child => child.unwrap(),
     };
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();

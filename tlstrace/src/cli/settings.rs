@@ -462,14 +462,11 @@ pub(super) fn usage(message: impl fmt::Display) -> clap::Error {
 #[cfg(test)]
 mod tests {
     use std::ffi::OsString;
-    use std::net::SocketAddr;
 
     use clap::Parser as _;
 
     use super::*;
     use crate::cli::args::fold_not;
-    use crate::engine::timestamp::Timestamp;
-    use crate::verdict::Confidence;
 
     fn watch(line: &str) -> Result<Watch, clap::Error> {
         let words = ["tlstrace"].into_iter().chain(line.split_whitespace()).map(OsString::from);
@@ -477,25 +474,7 @@ mod tests {
     }
 
     fn entry() -> Entry<'static> {
-        Entry {
-            time: Timestamp::default(),
-            verdict: "sni_missing".into(),
-            severity: Severity::Error,
-            confidence: Confidence::Observed,
-            server_name: Some("api.example.com".into()),
-            client: SocketAddr::from(([10, 1, 2, 3], 40_000)),
-            server: SocketAddr::from(([192, 0, 2, 1], 8443)),
-            pod: None,
-            namespace: None,
-            ended_by: None,
-            summary: "".into(),
-            connection: None,
-            revision: 0,
-            replaces: None,
-            ja4: None,
-            certificate: None,
-            handshake: None,
-        }
+        Entry { server_name: Some("api.example.com".into()), ..Entry::sample() }
     }
 
     #[test]

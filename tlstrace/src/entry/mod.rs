@@ -52,6 +52,32 @@ pub struct Entry<'a> {
     pub handshake: Option<Duration>,
 }
 
+#[cfg(test)]
+impl Entry<'static> {
+    /// A client without SNI that was reset, of which no more is known. Tests change what they are about.
+    pub(crate) fn sample() -> Self {
+        Self {
+            time: Timestamp::default(),
+            severity: Severity::Error,
+            verdict: "sni_missing".into(),
+            confidence: Confidence::Observed,
+            client: SocketAddr::from(([10, 1, 2, 3], 40_000)),
+            server: SocketAddr::from(([192, 0, 2, 1], 8443)),
+            server_name: None,
+            pod: None,
+            namespace: None,
+            ended_by: None,
+            summary: "".into(),
+            connection: None,
+            revision: 0,
+            replaces: None,
+            ja4: None,
+            certificate: None,
+            handshake: None,
+        }
+    }
+}
+
 /// A server's certificate.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Leaf<'a> {

@@ -290,13 +290,10 @@ fn in_vector16(content: &[u8]) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::engine::proxy::ProxyHeader;
-    use crate::tls::client_hello::ClientHello;
-
-    fn hello() -> Hello {
-        Hello {
+impl Hello {
+    /// A hello that every server of today reads. Tests change what they are about.
+    pub(crate) fn sample() -> Self {
+        Self {
             lowest: ProtocolVersion::TLS1_2,
             highest: ProtocolVersion::TLS1_3,
             suites: BROAD,
@@ -308,6 +305,13 @@ mod tests {
             proxy: None,
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::proxy::ProxyHeader;
+    use crate::tls::client_hello::ClientHello;
 
     fn decode(hello: &Hello) -> ClientHello {
         let message = hello.message(&[7; 32]);
@@ -318,7 +322,7 @@ mod tests {
 
     #[test]
     fn what_is_offered_is_what_our_own_decoder_reads() {
-        let decoded = decode(&hello());
+        let decoded = decode(&Hello::sample());
         assert_eq!(decoded.offered_versions(), [ProtocolVersion::TLS1_3, ProtocolVersion::TLS1_2]);
         assert_eq!(decoded.server_name.unwrap().as_str(), "api.example.com");
         assert_eq!(decoded.alpn, [Box::from(*b"h2")] as [Box<[u8]>; 1]);
@@ -329,7 +333,8 @@ mod tests {
 
     #[test]
     fn old_versions_offer_nothing_that_came_later() {
-        let old = Hello { lowest: ProtocolVersion::SSL3, highest: ProtocolVersion::TLS1_1, ..hello() };
+        let old =
+            Hello { lowest: ProtocolVersion::SSL3, highest: ProtocolVersion::TLS1_1, ..Hello::sample() };
         let decoded = decode(&old);
         assert_eq!(decoded.max_version(), ProtocolVersion::TLS1_1);
         assert!(decoded.cipher_suites.iter().all(|suite| !suite.is_tls13()));
@@ -341,8 +346,9 @@ mod tests {
 
     #[test]
     fn a_large_hello_is_as_large_as_asked_for() {
-        assert_eq!(decode(&Hello { padded_to: 2000, ..hello() }).length, 2000);
-        let post_quantum = Hello { groups: POST_QUANTUM.to_vec(), share: Share::PostQuantum, ..hello() };
+        assert_eq!(decode(&Hello { padded_to: 2000, ..Hello::sample() }).length, 2000);
+        let post_quantum =
+            Hello { groups: POST_QUANTUM.to_vec(), share: Share::PostQuantum, ..Hello::sample() };
         let decoded = decode(&post_quantum);
         assert!(decoded.length > 1460, "{}", decoded.length);
         assert_eq!(decoded.key_shares[0].group, NamedGroup::X25519MLKEM768);
@@ -351,7 +357,7 @@ mod tests {
 
     #[test]
     fn a_hello_without_key_share_has_an_empty_list_of_them() {
-        let decoded = decode(&Hello { share: Share::None, ..hello() });
+        let decoded = decode(&Hello { share: Share::None, ..Hello::sample() });
         assert!(decoded.key_shares.is_empty() && decoded.extensions.contains(&ExtensionType::KEY_SHARE));
     }
 
@@ -364,7 +370,7 @@ mod tests {
             for version in [ProxyVersion::V1, ProxyVersion::V2] {
                 let header = ProxyHeader::decode(&version.header(from, to)).unwrap();
                 assert_eq!((header.source, header.destination), (Some(from), Some(to)), "{version:?}");
-                let bytes = Hello { proxy: Some(version), ..hello() }.encode(&[0; 32], from, to);
+                let bytes = Hello { proxy: Some(version), ..Hello::sample() }.encode(&[0; 32], from, to);
                 assert!(bytes.starts_with(&version.header(from, to)));
             }
         }

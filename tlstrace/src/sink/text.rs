@@ -300,23 +300,13 @@ mod tests {
     fn entry(after: Duration) -> Entry<'static> {
         Entry {
             time: Timestamp::from_nanos(1_795_341_600_000_000_000).after(after),
-            severity: Severity::Error,
-            verdict: "sni_missing".into(),
             confidence: Confidence::Inferred,
             client: "10.138.0.28:55356".parse().unwrap(),
             server: "10.4.0.9:8443".parse().unwrap(),
-            server_name: None,
-            pod: None,
-            namespace: None,
             ended_by: Some(EndedBy { side: Role::Server, how: EndedHow::Reset }),
             summary: "The client sent no server_name and the server reset the connection 0.3 ms later."
                 .into(),
-            connection: None,
-            revision: 0,
-            replaces: None,
-            ja4: None,
-            certificate: None,
-            handshake: None,
+            ..Entry::sample()
         }
     }
 

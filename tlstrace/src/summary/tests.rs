@@ -3,7 +3,6 @@ use std::time::Duration;
 
 use super::*;
 use crate::entry::Leaf;
-use crate::verdict::Confidence;
 
 fn at(seconds: u64) -> Timestamp {
     Timestamp::from_nanos(1_795_341_600_000_000_000).after(Duration::from_secs(seconds))
@@ -12,22 +11,12 @@ fn at(seconds: u64) -> Timestamp {
 fn failure(verdict: &'static str, seconds: u64, client: [u8; 4]) -> Entry<'static> {
     Entry {
         time: at(seconds),
-        severity: Severity::Error,
         verdict: verdict.into(),
-        confidence: Confidence::Observed,
         client: SocketAddr::from((client, 40_000)),
         server: SocketAddr::from(([10, 4, 0, 9], 8443)),
-        server_name: None,
-        pod: None,
-        namespace: None,
-        ended_by: None,
         summary: "It failed.".into(),
-        connection: None,
-        revision: 0,
-        replaces: None,
         ja4: Some("t12i030300_aaaaaaaaaaaa_bbbbbbbbbbbb".into()),
-        certificate: None,
-        handshake: None,
+        ..Entry::sample()
     }
 }
 

@@ -26,11 +26,4 @@ mod probe;
 mod resets;
 mod test_run;
 
-/// Says loudly that the current test did not test anything, and why. Return from the test after it.
-pub(crate) fn skip(reason: &str) {
-    use std::io::Write as _;
-    let thread = std::thread::current();
-    let test = thread.name().unwrap_or("a test");
-    // Not `eprintln!`: the harness swallows what that writes when the test passes.
-    writeln!(std::io::stderr(), "SKIPPED {test}: {reason}").expect("stderr is open");
-}
+pub(crate) use tlstrace_peers::skip;

@@ -23,7 +23,7 @@ use std::path::PathBuf;
 pub use gateway::sni_gateway;
 pub use identity::Identity;
 pub use namespace::{Family, Namespace, Pair, Routed, link};
-pub use process::{Line, Lines, Process, installed};
+pub use process::{Line, Lines, Process, installed, skip};
 pub use rustls_peer::{client_hello, rustls_client, rustls_server, terminate_tls};
 pub use service::{Service, close_after_client_hello, serve_plaintext};
 pub use tcp::{Segmented, connect_from};
