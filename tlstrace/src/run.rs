@@ -105,13 +105,13 @@ pub async fn run(
     for interface in capture.interfaces() {
         report.name_interface(interface.index, &interface.name);
     }
-    report.set_local_addresses(addresses::list()?);
     let clock = Clock::start();
     let start = clock.now();
     let turnover = Turnover::default();
     let warm_up = Some(WARM_UP);
     let mut live =
         Live { capture, engine, report, printer, exporter, clock, start, warm_up, turnover, lost: 0 };
+    live.look_for_addresses()?;
     let end = live.until_end(signals, timeout).await;
     live.capture.detach();
     let end = end.and_then(|end| live.conclude(end).map(|()| end));
@@ -201,7 +201,7 @@ impl Live<'_, '_> {
                     if now.saturating_sub(looked) >= health::LOOK_EVERY {
                         looked = now;
                         // No message tells of an address that comes later, as DHCP's do.
-                        self.report.set_local_addresses(addresses::list()?);
+                        self.look_for_addresses()?;
                         let conditions = conditions(self.capture, self.engine)?;
                         for line in health.look(now, &conditions, || self.capture.surroundings()) {
                             notice(line);
@@ -329,7 +329,14 @@ impl Live<'_, '_> {
         for interface in self.capture.interfaces() {
             self.report.name_interface(interface.index, &interface.name);
         }
-        self.report.set_local_addresses(addresses::list()?);
+        self.look_for_addresses()
+    }
+
+    /// Tells everybody who has to know them which addresses this host has.
+    fn look_for_addresses(&mut self) -> anyhow::Result<()> {
+        let addresses = addresses::list()?;
+        self.capture.set_local_addresses(&addresses);
+        self.report.set_local_addresses(addresses);
         Ok(())
     }
 }

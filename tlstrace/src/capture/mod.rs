@@ -24,6 +24,7 @@ pub mod turnover;
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 use std::{fs, io};
@@ -245,6 +246,14 @@ impl Capture {
         Ok(Some(reports.told_since(now, unreported)))
     }
 
+    /// Takes the addresses of this network namespace: only a RST that leaves under one of them can be missed in the
+    /// kernel's reports.
+    pub fn set_local_addresses(&mut self, addresses: &[IpAddr]) {
+        if let Some(reports) = &mut self.reports {
+            reports.set_own_addresses(addresses);
+        }
+    }
+
     /// Interfaces that are watched, by their index.
     pub fn interfaces(&self) -> impl Iterator<Item = &Interface> {
         self.attachments.values().map(|attachment| &attachment.interface)
@@ -299,9 +308,6 @@ impl Capture {
 
     /// Follows a change; says what came of it.
     pub fn apply(&mut self, change: Change) -> Option<Turn> {
-        if let Some(reports) = &mut self.reports {
-            reports.refresh();
-        }
         match change {
             Change::Gone { index } => {
                 let gone = self.attachments.remove(&index)?.interface;

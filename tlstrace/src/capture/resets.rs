@@ -17,7 +17,7 @@ use tlstrace_common::symbols;
 use super::btf::Btf;
 use super::clock::Clock;
 use super::loader::Programs;
-use super::{addresses, ring};
+use super::ring;
 use crate::engine::resets::{LocalReset, Process};
 use crate::engine::timestamp::Timestamp;
 
@@ -121,9 +121,9 @@ impl Reports {
         self.complete_since
     }
 
-    /// Looks for addresses that came or went.
-    pub(super) fn refresh(&mut self) {
-        self.own = Own::read();
+    /// Takes the addresses of this network namespace.
+    pub(super) fn set_own_addresses(&mut self, addresses: &[IpAddr]) {
+        self.own = Own { addresses: addresses.iter().copied().collect(), ..Own::read() };
     }
 }
 
@@ -156,14 +156,11 @@ struct Own {
 }
 
 impl Own {
-    /// What cannot be read is not known, and nothing follows from it.
+    /// All but the addresses. What cannot be read is not known, and nothing follows from it.
     fn read() -> Self {
         let number = |path| fs::read_to_string(path).ok()?.trim().parse().ok();
         Self {
-            addresses: addresses::list()
-                .inspect_err(|error| log::debug!("{error:#}"))
-                .map(HashSet::from_iter)
-                .unwrap_or_default(),
+            addresses: HashSet::new(),
             ttl: number("/proc/sys/net/ipv4/ip_default_ttl"),
             hop_limit: number("/proc/sys/net/ipv6/conf/default/hop_limit"),
         }
