@@ -853,6 +853,7 @@ impl Observer for Learner<'_> {
             self.push(letter);
         }
         let peer_records = self.facts.peer(self.role.peer()).opaque_record_count;
+        let (position, received) = (self.position, self.received);
         let peer = self.facts.peer_mut(self.role);
         peer.opaque_record_count = peer.opaque_record_count.saturating_add(1);
         if peer.opaque_records.len() < MAX_OPAQUE_RECORDS {
@@ -861,6 +862,8 @@ impl Observer for Learner<'_> {
                 length: header.length,
                 time: now,
                 peer_records,
+                position,
+                received,
             });
         }
     }

@@ -140,6 +140,18 @@ pub struct OpaqueRecord {
     pub time: Timestamp,
     /// How many opaque records the other side had sent by then.
     pub peer_records: u32,
+    /// Offset in its stream of the segment in which its header ends.
+    pub position: u64,
+    /// How much of the other side's stream its sender had received, if it says so.
+    pub received: Option<u64>,
+}
+
+impl OpaqueRecord {
+    /// Whether its sender had received `other`, a record of the other side. Received is not read: a program may
+    /// still write what it would not have written had it read first.
+    pub fn had_received(&self, other: &Self) -> bool {
+        self.time > other.time && self.received.is_none_or(|received| received > other.position)
+    }
 }
 
 /// What the first ClientHello took on the wire.
