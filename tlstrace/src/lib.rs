@@ -11,6 +11,7 @@ pub mod engine;
 pub mod entry;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+pub mod html;
 pub mod metrics;
 pub mod outlet;
 pub mod probe;

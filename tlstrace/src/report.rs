@@ -10,7 +10,8 @@ use std::net::IpAddr;
 
 use crate::cli::settings::{Filter, Output, SummaryFormat};
 use crate::engine::timestamp::Timestamp;
-use crate::entry::Entry;
+use crate::entry::{Details, Entry};
+use crate::html::Material;
 use crate::sink::{Observer, Sink, TimeFormat};
 use crate::summary::{CaptureTotals, Object, Summary, Text};
 use crate::verdict::{Severity, Verdict};
@@ -23,6 +24,8 @@ const MAX_IDS: usize = 512;
 /// Prints verdicts and keeps count of them.
 pub struct Report<'a> {
     gate: Gate,
+    /// Beside the summary, if there is to be an HTML report.
+    material: Option<Material>,
     observer: Observer,
     sink: Box<dyn Sink>,
     out: &'a mut dyn Write,
@@ -55,7 +58,8 @@ impl<'a> Report<'a> {
     /// Prints to `out`. Each verdict is one call of [`Write::write_all`]; [`Report::flush`] hands on.
     pub fn new(output: Output, filter: Filter, observer: Observer, out: &'a mut dyn Write) -> Self {
         let sink = (output.sink)(output.style);
-        Self { gate: Gate::new(output, filter), observer, sink, out, lines: Vec::new() }
+        let material = output.report.is_some().then(Material::default);
+        Self { gate: Gate::new(output, filter), material, observer, sink, out, lines: Vec::new() }
     }
 
     /// Remembers the name of an interface, for verdicts on connections that were seen there.
@@ -85,6 +89,9 @@ impl<'a> Report<'a> {
             Some(redacted) => (redacted, Entry::of(redacted)),
             None => (verdict, entry),
         };
+        if let Some(material) = &mut self.material {
+            material.add(&entry, || Details::of(verdict));
+        }
         if !self.gate.admits(&entry) {
             return Ok(());
         }
@@ -128,6 +135,16 @@ impl<'a> Report<'a> {
 
     pub fn gate(&self) -> &Gate {
         &self.gate
+    }
+
+    /// What an HTML report needs beside the summary, if there is to be one.
+    pub fn material(&self) -> Option<&Material> {
+        self.material.as_ref()
+    }
+
+    /// Who sees the traffic.
+    pub fn observer(&self) -> &Observer {
+        &self.observer
     }
 
     fn hand_on(&mut self) -> io::Result<()> {
@@ -186,11 +203,15 @@ impl Gate {
         if self.output.summary == SummaryFormat::None {
             return String::new();
         }
-        let offset = match self.output.style.time {
+        Text { summary: &self.summary, offset: self.offset() }.to_string()
+    }
+
+    /// Of the times that are shown, in seconds east of UTC.
+    pub fn offset(&self) -> i32 {
+        match self.output.style.time {
             TimeFormat::Local { offset } => offset,
             TimeFormat::Utc | TimeFormat::Relative => 0,
-        };
-        Text { summary: &self.summary, offset }.to_string()
+        }
     }
 
     /// Writes the summary as a JSON line, if that is wanted.

@@ -12,7 +12,8 @@ use clap::error::ErrorKind;
 
 use super::args::{
     Args, AttachArg, CleanupArgs, DoctorArgs, ExportArgs, FilterArgs, FmtArgs, FormatArg, JudgeArgs,
-    OutputArgs, RedactArg, ReplayArgs, SourceArgs, StyleArgs, SummaryArg, TimeArg, WatchArgs, WhenArg,
+    OutputArgs, RedactArg, ReplayArgs, ReportArgs, SourceArgs, StyleArgs, SummaryArg, TimeArg, WatchArgs,
+    WhenArg,
 };
 use super::glob::Glob;
 use super::values;
@@ -99,6 +100,18 @@ pub struct Fmt {
     pub filter: Filter,
 }
 
+/// `tlstrace report`.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// `-` is standard input.
+    pub files: Vec<PathBuf>,
+    /// `-` is standard output.
+    pub output: PathBuf,
+    /// Of the times in it, in seconds east of UTC.
+    pub offset: i32,
+    pub filter: Filter,
+}
+
 /// What is printed, and how.
 #[derive(Clone, Debug)]
 pub struct Output {
@@ -111,6 +124,8 @@ pub struct Output {
     pub fail_on: Vec<FailOn>,
     pub redaction: Redaction,
     pub summary: SummaryFormat,
+    /// Where an HTML report goes at the end.
+    pub report: Option<PathBuf>,
 }
 
 /// How the summary is told.
@@ -268,16 +283,27 @@ impl Fmt {
             fail_on: self::fail_on(&fail_on),
             redaction: Redaction::default(),
             summary: summary.into(),
+            report: None,
             sink: sink(&output)?,
         };
         Ok(Self { files, raw, output, filter: Filter::new(filter)? })
     }
 }
 
+impl Report {
+    /// As [`Watch::new`].
+    pub fn new(args: ReportArgs) -> Result<Self, clap::Error> {
+        let ReportArgs { files, output, time, filter } = args;
+        let offset = if time == "local" { clock::utc_offset() } else { 0 };
+        Ok(Self { files, output, offset, filter: Filter::new(filter)? })
+    }
+}
+
 impl Output {
     pub fn new(args: OutputArgs) -> Result<Self, clap::Error> {
         // Names of addresses are not looked up yet, with or without `--numeric`.
-        let OutputArgs { output: format, all, count, style, numeric: _, fail_on, redact, summary } = args;
+        let OutputArgs { output: format, all, count, style, numeric: _, fail_on, redact, summary, report } =
+            args;
         Ok(Self {
             sink: sink(&format)?,
             style: self::style(&style),
@@ -286,6 +312,7 @@ impl Output {
             fail_on: self::fail_on(&fail_on),
             redaction: Redaction::new(redact.contains(&RedactArg::Sni), redact.contains(&RedactArg::Client)),
             summary: summary.into(),
+            report,
         })
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use super::{Exit, engine_settings};
+use super::{Exit, engine_settings, report};
 use crate::capture::{self, Capture, privilege};
 use crate::cli::settings::Watch;
 use crate::cli::{QueuedNotices, notice};
@@ -27,15 +27,20 @@ pub(super) fn run(settings: Watch) -> anyhow::Result<Exit> {
         Endpoint::bind(address).with_context(|| format!("cannot serve metrics on {address}"))
     });
     let endpoint = endpoint.transpose()?;
+    let destination = settings.output.report.as_deref().map(report::Destination::open).transpose()?;
     if let Some(namespace) = &settings.network_namespace {
         capture::enter(namespace)?;
     }
     // One thread: the engine is one, and the network namespace belongs to the thread.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("cannot start the tokio runtime")?.block_on(watch(settings, endpoint))
+    runtime.context("cannot start the tokio runtime")?.block_on(watch(settings, endpoint, destination))
 }
 
-async fn watch(settings: Watch, endpoint: Option<Endpoint>) -> anyhow::Result<Exit> {
+async fn watch(
+    settings: Watch,
+    endpoint: Option<Endpoint>,
+    destination: Option<report::Destination>,
+) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen()?;
     let mut engine = Engine::new(engine_settings(&settings.filter, &settings.judging)?);
     let mut notes = Vec::new();
@@ -60,11 +65,12 @@ async fn watch(settings: Watch, endpoint: Option<Endpoint>) -> anyhow::Result<Ex
     let printing = run::Printing { report: &mut report, printer: &printer, exporter: exporter.as_deref() };
     let end = run::run(&mut capture, &mut engine, printing, &mut signals, settings.timeout).await?;
 
+    let lost = printer.finish(outlet::PATIENCE);
+    let totals = run::totals(&capture, &engine, &lost)?;
+    report::write(destination, &report, totals.clone(), report.observer().hostname.clone())?;
     if end == End::ClosedPipe {
         return Ok(Exit::Done);
     }
-    let lost = printer.finish(outlet::PATIENCE);
-    let totals = run::totals(&capture, &engine, &lost)?;
     run::tell_summary(&report, engine.counts().distinct_connections(), &totals);
     if let Some(error) = lost.error {
         notice(format_args!("tlstrace: cannot write to standard output: {error}"));

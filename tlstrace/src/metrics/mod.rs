@@ -163,7 +163,7 @@ impl Metrics {
             tls_version: tls_version(verdict.facts.version()),
         };
         self.handshakes.get_or_create(&labels).inc();
-        if let Some(duration) = Entry::of(verdict).handshake {
+        if let Some(duration) = Entry::of(verdict).handshake() {
             self.durations.observe(duration.as_secs_f64());
         }
         if let Some(labels) = AlertLabels::of(verdict) {
