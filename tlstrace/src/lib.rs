@@ -13,6 +13,7 @@ pub mod entry;
 pub mod fuzz;
 pub mod html;
 pub mod metrics;
+pub mod otlp;
 pub mod outlet;
 pub mod probe;
 pub mod report;

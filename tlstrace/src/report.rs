@@ -7,11 +7,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Write};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::cli::settings::{Filter, Output, SummaryFormat};
 use crate::engine::timestamp::Timestamp;
 use crate::entry::{Details, Entry};
 use crate::html::Material;
+use crate::outlet::{Lost, Monitor};
 use crate::sink::{Observer, Sink, TimeFormat};
 use crate::summary::{CaptureTotals, Object, Summary, Text};
 use crate::verdict::{Severity, Verdict};
@@ -26,11 +28,25 @@ pub struct Report<'a> {
     gate: Gate,
     /// Beside the summary, if there is to be an HTML report.
     material: Option<Material>,
+    /// What is printed goes there, too.
+    export: Option<Box<dyn Export>>,
     observer: Observer,
     sink: Box<dyn Sink>,
     out: &'a mut dyn Write,
     /// What the sink wrote; goes out in one piece.
     lines: Vec<u8>,
+}
+
+/// Tells another program of what is printed. It never waits for it.
+pub trait Export {
+    /// Hands on a verdict.
+    fn publish(&mut self, verdict: &Verdict, observer: &Observer) -> io::Result<()>;
+
+    /// Hands on what was counted until `now`, as text of OpenMetrics.
+    fn measure(&mut self, open_metrics: &str, now: Timestamp) -> io::Result<()>;
+
+    /// Watches over what was handed on.
+    fn monitor(&self) -> Monitor;
 }
 
 /// Decides which entries are printed, and counts all that are meant.
@@ -59,7 +75,35 @@ impl<'a> Report<'a> {
     pub fn new(output: Output, filter: Filter, observer: Observer, out: &'a mut dyn Write) -> Self {
         let sink = (output.sink)(output.style);
         let material = output.report.is_some().then(Material::default);
-        Self { gate: Gate::new(output, filter), material, observer, sink, out, lines: Vec::new() }
+        Self {
+            gate: Gate::new(output, filter),
+            material,
+            export: None,
+            observer,
+            sink,
+            out,
+            lines: Vec::new(),
+        }
+    }
+
+    /// Hands on from now on what is printed.
+    pub fn export_to(&mut self, export: Box<dyn Export>) {
+        self.export = Some(export);
+    }
+
+    /// Hands on what was counted, if somebody is to be told: `measure` gives text of OpenMetrics.
+    pub fn measure(&mut self, measure: impl FnOnce() -> String, now: Timestamp) -> io::Result<()> {
+        self.export.as_mut().map_or(Ok(()), |export| export.measure(&measure(), now))
+    }
+
+    /// What was handed on in vain so far.
+    pub fn lost_exports(&self) -> Lost {
+        self.export.as_ref().map(|export| export.monitor().lost()).unwrap_or_default()
+    }
+
+    /// Waits for what is on its way, but not for who takes nothing; says what was handed on in vain.
+    pub fn finish_exports(&self, patience: Duration) -> Lost {
+        self.export.as_ref().map(|export| export.monitor().finish(patience)).unwrap_or_default()
     }
 
     /// Remembers the name of an interface, for verdicts on connections that were seen there.
@@ -94,6 +138,9 @@ impl<'a> Report<'a> {
         }
         if !self.gate.admits(&entry) {
             return Ok(());
+        }
+        if let Some(export) = &mut self.export {
+            export.publish(verdict, &self.observer)?;
         }
         self.lines.clear();
         self.sink.emit(verdict, &self.observer, &mut self.lines)?;

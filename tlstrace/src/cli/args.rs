@@ -257,6 +257,12 @@ pub struct ExportArgs {
     /// Export when certificates expire, by server name, for the last N names at most (0: none). TLS 1.3 hides them.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=10_000))]
     pub metrics_certificates: u32,
+    /// Send what is printed as log records, and metrics every 10 s, to an OpenTelemetry collector (OTLP/HTTP, JSON):
+    /// `http://127.0.0.1:4318`.
+    ///
+    /// Nothing waits for the collector: what it does not take in time is dropped and counted.
+    #[arg(long, value_name = "URL")]
+    pub otlp: Option<String>,
 }
 
 /// What is printed, and how.

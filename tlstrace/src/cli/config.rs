@@ -98,6 +98,7 @@ struct Not {
 struct Export {
     metrics: Option<String>,
     metrics_certificates: Option<u32>,
+    otlp: Option<String>,
 }
 
 /// `443` or `"8000-8999"`.
@@ -209,9 +210,10 @@ impl Filter {
 
 impl Export {
     fn apply(self, args: &mut ExportArgs, given: &ArgMatches) {
-        let Self { metrics, metrics_certificates } = self;
+        let Self { metrics, metrics_certificates, otlp } = self;
         set(&mut args.metrics, metrics, "metrics", given);
         set(&mut args.metrics_certificates, metrics_certificates, "metrics_certificates", given);
+        set(&mut args.otlp, otlp, "otlp", given);
     }
 }
 

@@ -22,6 +22,7 @@ use crate::capture::interfaces::Selection;
 use crate::capture::{self, Mode, NetworkNamespace};
 use crate::engine::locality::{Locality, Network};
 use crate::entry::{Entry, Redaction};
+use crate::otlp;
 use crate::sink::{OpenSink, SINKS, Style, TimeFormat};
 use crate::verdict::Severity;
 
@@ -35,6 +36,8 @@ pub struct Watch {
     pub output: Output,
     pub filter: Filter,
     pub metrics: Option<Metrics>,
+    /// Where a collector listens.
+    pub otlp: Option<otlp::Endpoint>,
 }
 
 /// `--metrics`.
@@ -195,13 +198,14 @@ impl Watch {
             output: Output::new(output)?,
             filter: Filter::new(filter)?.without_kubernetes()?,
             metrics: Metrics::new(&export)?,
+            otlp: export.otlp.map(|text| collector(&text)).transpose()?,
         })
     }
 }
 
 impl Metrics {
     fn new(args: &ExportArgs) -> Result<Option<Self>, clap::Error> {
-        let ExportArgs { metrics, metrics_certificates } = args;
+        let ExportArgs { metrics, metrics_certificates, otlp: _ } = args;
         let certificates = usize::try_from(*metrics_certificates).unwrap_or(usize::MAX);
         let address = metrics.as_ref().map(|text| values::socket_address(text)).transpose().map_err(usage)?;
         Ok(address.map(|address| Self { address, certificates }))
@@ -471,6 +475,13 @@ fn selection(interfaces: &[String]) -> Selection {
     }
 }
 
+fn collector(text: &str) -> Result<otlp::Endpoint, clap::Error> {
+    if !cfg!(feature = "otlp") {
+        return Err(usage("--otlp: this program was built without the feature `otlp`"));
+    }
+    text.parse().map_err(usage)
+}
+
 /// A number is a process; everything else is a file.
 fn network_namespace(text: &str) -> NetworkNamespace {
     text.parse().map_or_else(|_| NetworkNamespace::Path(PathBuf::from(text)), NetworkNamespace::Process)
@@ -553,6 +564,7 @@ mod tests {
             "--ring-size 5000",
             "--count 0",
             "--redact everything",
+            "--otlp collector:4318",
             "--pod shop-*",
             "--not --namespace default",
         ] {

@@ -58,6 +58,9 @@ pub struct Reading {
     pub output_full: u64,
     /// Verdicts not printed: writing failed.
     pub output_failed: u64,
+    /// The same for what was not exported.
+    pub export_full: u64,
+    pub export_failed: u64,
 }
 
 /// The text formats of scrapes.
@@ -201,6 +204,8 @@ impl Metrics {
             ("malformed", reading.malformed),
             ("output_full", reading.output_full),
             ("output_failed", reading.output_failed),
+            ("export_full", reading.export_full),
+            ("export_failed", reading.export_failed),
         ];
         for (reason, value) in kernel.chain(rest) {
             set(&self.lost.get_or_create(&LossLabels { reason }), value);

@@ -119,7 +119,7 @@ fn scrape(family: Family) {
 }
 
 /// A connection to a port on which nobody listens.
-fn refuse(pair: &Pair, server: IpAddr) {
+pub(crate) fn refuse(pair: &Pair, server: IpAddr) {
     let refused = pair.client.enter(|| TcpStream::connect(SocketAddr::from((server, PORT + 1))));
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::ConnectionRefused);
 }
@@ -209,7 +209,7 @@ impl Drop for Prometheus<'_> {
     }
 }
 
-fn finish(mut watch: Process) {
+pub(crate) fn finish(mut watch: Process) {
     watch.signal(Signal::SIGINT).unwrap();
     assert_eq!(watch.wait(PATIENCE).unwrap().code(), Some(0));
 }
