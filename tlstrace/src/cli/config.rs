@@ -68,6 +68,7 @@ struct Output {
     fail_on: Option<Vec<String>>,
     redact: Option<Vec<Word<RedactArg>>>,
     summary: Option<Word<SummaryArg>>,
+    report: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -97,6 +98,7 @@ struct Not {
 struct Export {
     metrics: Option<String>,
     metrics_certificates: Option<u32>,
+    otlp: Option<String>,
 }
 
 /// `443` or `"8000-8999"`.
@@ -169,7 +171,7 @@ impl Judging {
 
 impl Output {
     fn apply(self, args: &mut OutputArgs, given: &ArgMatches) {
-        let Self { output, all, verbose, color, fold, time, count, fail_on, redact, summary } = self;
+        let Self { output, all, verbose, color, fold, time, count, fail_on, redact, summary, report } = self;
         set(&mut args.output, output.map(|format| format.0), "output", given);
         set(&mut args.all, all, "all", given);
         set(&mut args.count, count.map(std::num::NonZero::get), "count", given);
@@ -177,6 +179,7 @@ impl Output {
         let redact = redact.map(|words| words.into_iter().map(|word| word.0).collect::<Vec<_>>());
         set(&mut args.redact, redact, "redact", given);
         set(&mut args.summary, summary.map(|word| word.0), "summary", given);
+        set(&mut args.report, report, "report", given);
         let StyleArgs { verbose: verbose_arg, color: color_arg, time: time_arg, fold: fold_arg } =
             &mut args.style;
         set(verbose_arg, verbose, "verbose", given);
@@ -207,9 +210,10 @@ impl Filter {
 
 impl Export {
     fn apply(self, args: &mut ExportArgs, given: &ArgMatches) {
-        let Self { metrics, metrics_certificates } = self;
+        let Self { metrics, metrics_certificates, otlp } = self;
         set(&mut args.metrics, metrics, "metrics", given);
         set(&mut args.metrics_certificates, metrics_certificates, "metrics_certificates", given);
+        set(&mut args.otlp, otlp, "otlp", given);
     }
 }
 

@@ -12,7 +12,8 @@ use clap::error::ErrorKind;
 
 use super::args::{
     Args, AttachArg, CleanupArgs, DoctorArgs, ExportArgs, FilterArgs, FmtArgs, FormatArg, JudgeArgs,
-    OutputArgs, RedactArg, ReplayArgs, SourceArgs, StyleArgs, SummaryArg, TimeArg, WatchArgs, WhenArg,
+    OutputArgs, RedactArg, ReplayArgs, ReportArgs, SourceArgs, StyleArgs, SummaryArg, TimeArg, WatchArgs,
+    WhenArg,
 };
 use super::glob::Glob;
 use super::values;
@@ -21,6 +22,7 @@ use crate::capture::interfaces::Selection;
 use crate::capture::{self, Mode, NetworkNamespace};
 use crate::engine::locality::{Locality, Network};
 use crate::entry::{Entry, Redaction};
+use crate::otlp;
 use crate::sink::{OpenSink, SINKS, Style, TimeFormat};
 use crate::verdict::Severity;
 
@@ -34,6 +36,8 @@ pub struct Watch {
     pub output: Output,
     pub filter: Filter,
     pub metrics: Option<Metrics>,
+    /// Where a collector listens.
+    pub otlp: Option<otlp::Endpoint>,
 }
 
 /// `--metrics`.
@@ -99,6 +103,18 @@ pub struct Fmt {
     pub filter: Filter,
 }
 
+/// `tlstrace report`.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// `-` is standard input.
+    pub files: Vec<PathBuf>,
+    /// `-` is standard output.
+    pub output: PathBuf,
+    /// Of the times in it, in seconds east of UTC.
+    pub offset: i32,
+    pub filter: Filter,
+}
+
 /// What is printed, and how.
 #[derive(Clone, Debug)]
 pub struct Output {
@@ -111,6 +127,8 @@ pub struct Output {
     pub fail_on: Vec<FailOn>,
     pub redaction: Redaction,
     pub summary: SummaryFormat,
+    /// Where an HTML report goes at the end.
+    pub report: Option<PathBuf>,
 }
 
 /// How the summary is told.
@@ -180,13 +198,14 @@ impl Watch {
             output: Output::new(output)?,
             filter: Filter::new(filter)?.without_kubernetes()?,
             metrics: Metrics::new(&export)?,
+            otlp: export.otlp.map(|text| collector(&text)).transpose()?,
         })
     }
 }
 
 impl Metrics {
     fn new(args: &ExportArgs) -> Result<Option<Self>, clap::Error> {
-        let ExportArgs { metrics, metrics_certificates } = args;
+        let ExportArgs { metrics, metrics_certificates, otlp: _ } = args;
         let certificates = usize::try_from(*metrics_certificates).unwrap_or(usize::MAX);
         let address = metrics.as_ref().map(|text| values::socket_address(text)).transpose().map_err(usage)?;
         Ok(address.map(|address| Self { address, certificates }))
@@ -268,16 +287,27 @@ impl Fmt {
             fail_on: self::fail_on(&fail_on),
             redaction: Redaction::default(),
             summary: summary.into(),
+            report: None,
             sink: sink(&output)?,
         };
         Ok(Self { files, raw, output, filter: Filter::new(filter)? })
     }
 }
 
+impl Report {
+    /// As [`Watch::new`].
+    pub fn new(args: ReportArgs) -> Result<Self, clap::Error> {
+        let ReportArgs { files, output, time, filter } = args;
+        let offset = if time == "local" { clock::utc_offset() } else { 0 };
+        Ok(Self { files, output, offset, filter: Filter::new(filter)? })
+    }
+}
+
 impl Output {
     pub fn new(args: OutputArgs) -> Result<Self, clap::Error> {
         // Names of addresses are not looked up yet, with or without `--numeric`.
-        let OutputArgs { output: format, all, count, style, numeric: _, fail_on, redact, summary } = args;
+        let OutputArgs { output: format, all, count, style, numeric: _, fail_on, redact, summary, report } =
+            args;
         Ok(Self {
             sink: sink(&format)?,
             style: self::style(&style),
@@ -286,6 +316,7 @@ impl Output {
             fail_on: self::fail_on(&fail_on),
             redaction: Redaction::new(redact.contains(&RedactArg::Sni), redact.contains(&RedactArg::Client)),
             summary: summary.into(),
+            report,
         })
     }
 
@@ -444,6 +475,13 @@ fn selection(interfaces: &[String]) -> Selection {
     }
 }
 
+fn collector(text: &str) -> Result<otlp::Endpoint, clap::Error> {
+    if !cfg!(feature = "otlp") {
+        return Err(usage("--otlp: this program was built without the feature `otlp`"));
+    }
+    text.parse().map_err(usage)
+}
+
 /// A number is a process; everything else is a file.
 fn network_namespace(text: &str) -> NetworkNamespace {
     text.parse().map_or_else(|_| NetworkNamespace::Path(PathBuf::from(text)), NetworkNamespace::Process)
@@ -526,6 +564,7 @@ mod tests {
             "--ring-size 5000",
             "--count 0",
             "--redact everything",
+            "--otlp collector:4318",
             "--pod shop-*",
             "--not --namespace default",
         ] {

@@ -6,11 +6,10 @@
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Detail, Details, Entry, Leaf};
+use super::{Detail, Details, Entry, Leaf, Timings};
 use crate::engine::facts::{ConnectionId, Role};
 use crate::engine::timestamp::Timestamp;
 use crate::verdict::{Confidence, EndedBy, EndedHow, Severity};
@@ -108,6 +107,7 @@ struct Trace {
     replaces: Option<String>,
     #[serde(default)]
     timings_us: Timings,
+    capture: Option<Capture>,
 }
 
 #[derive(Deserialize)]
@@ -128,9 +128,9 @@ struct Ended {
     how: String,
 }
 
-#[derive(Default, Deserialize)]
-struct Timings {
-    handshake: Option<u64>,
+#[derive(Deserialize)]
+struct Capture {
+    complete: bool,
 }
 
 #[derive(Deserialize)]
@@ -151,16 +151,16 @@ impl Line {
             self.tlstrace;
         let severity = Severity::parse(&severity)?;
         let k8s = self.k8s.unwrap_or(Kubernetes { pod: None, namespace: None });
-        let name = |named: Option<Named>| named.map(|named| Cow::from(named.name));
+        let name = |named: Option<Named>| named.map(|named| Cow::from(cut(named.name)));
         let is_failure = severity > Severity::Info;
         let entry = Entry {
             time: Timestamp::parse(&self.timestamp)?,
             severity,
-            verdict: verdict.into(),
+            verdict: cut(verdict).into(),
             confidence: Confidence::parse(&confidence).unwrap_or(Confidence::Suspected),
             client: SocketAddr::new(self.client.ip, self.client.port),
             server: SocketAddr::new(self.server.ip, self.server.port),
-            server_name: self.tls.client.server_name.map(Cow::from),
+            server_name: self.tls.client.server_name.map(cut).map(Cow::from),
             pod: name(k8s.pod),
             namespace: name(k8s.namespace),
             ended_by: self.tlstrace.ended_by.as_ref().and_then(Ended::parse),
@@ -172,12 +172,13 @@ impl Line {
                 .map(ConnectionId),
             revision: self.tlstrace.revision,
             replaces: self.tlstrace.replaces.map(Cow::from),
-            ja4: self.tls.client.ja4.filter(|_| is_failure).map(Cow::from),
+            ja4: self.tls.client.ja4.filter(|_| is_failure).map(cut).map(Cow::from),
             certificate: self.tls.server.and_then(|server| {
                 let not_after = Timestamp::parse(&server.not_after?)?.as_secs().cast_signed();
-                Some(Leaf { subject: server.subject?.into(), not_after })
+                Some(Leaf { subject: cut(server.subject?).into(), not_after })
             }),
-            handshake: self.tlstrace.timings_us.handshake.map(Duration::from_micros),
+            timings: self.tlstrace.timings_us,
+            is_whole: self.tlstrace.capture.is_none_or(|capture| capture.complete),
         };
         let facts = |facts: Vec<Fact>| {
             let details = facts.into_iter();
@@ -194,6 +195,16 @@ impl Line {
         };
         Some((entry, details))
     }
+}
+
+/// A name of a length that can be kept for each of thousands of connections, whatever a line brings.
+fn cut(mut name: String) -> String {
+    const MOST: usize = 1024;
+    if name.len() > MOST {
+        name.truncate(name.floor_char_boundary(MOST));
+        name.push('…');
+    }
+    name
 }
 
 impl Ended {

@@ -15,6 +15,7 @@ use crate::engine::facts::{HandshakeFacts, How};
 use crate::engine::locality::Direction;
 use crate::engine::segment;
 use crate::engine::timestamp::{Civil, Timestamp};
+use crate::entry::Timings;
 use crate::tls::certificate::{Certificate, CertificateChain};
 use crate::tls::client_hello::ClientHello;
 use crate::tls::codepoints::{AlertLevel, ProtocolVersion};
@@ -289,41 +290,6 @@ struct AlertFields {
     encrypted: bool,
 }
 
-/// Durations of `DIAGNOSIS.md` §10, in microseconds, in the order in which they pass.
-#[derive(Serialize)]
-struct Timings {
-    /// SYN to the end of TCP's handshake: both legs, as seen from here.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tcp_rtt: Option<u64>,
-    /// SYN to SYN-ACK: the server's leg.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    server_rtt: Option<u64>,
-    /// SYN-ACK to ACK: the client's leg.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    client_rtt: Option<u64>,
-    /// End of TCP's handshake to the whole ClientHello.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    client_hello: Option<u64>,
-    /// First byte of the ClientHello to its last.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    client_hello_transfer: Option<u64>,
-    /// ClientHello to the server's first answer.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    server_hello: Option<u64>,
-    /// From there to the end of the server's flight.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    server_flight: Option<u64>,
-    /// From there to the client's answer: its round trip and its verification of the certificate.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    client_flight: Option<u64>,
-    /// The client's Finished to what the server sent next.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    server_finish: Option<u64>,
-    /// ClientHello to the end of the handshake.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    handshake: Option<u64>,
-}
-
 /// What a ClientHello proposes beyond the ECS fields.
 #[derive(Serialize)]
 struct Offer<'a> {
@@ -594,30 +560,6 @@ impl<'a> Trace<'a> {
             connection_id: facts.connection,
             revision: verdict.revision,
             replaces: verdict.replaces,
-        }
-    }
-}
-
-impl Timings {
-    fn of(facts: &HandshakeFacts) -> Self {
-        let micros = |from: Option<Timestamp>, to: Option<Timestamp>| Some(nanos(to?.since(from?)) / 1000);
-        let progress = &facts.progress;
-        let tcp = &facts.tcp;
-        Self {
-            tcp_rtt: micros(tcp.syn, tcp.established),
-            server_rtt: micros(tcp.syn, tcp.syn_ack),
-            client_rtt: micros(tcp.syn_ack, tcp.established),
-            client_hello: micros(tcp.established, progress.client_hello),
-            client_hello_transfer: micros(facts.client().first_payload, progress.client_hello)
-                .filter(|&micros| micros > 0),
-            server_hello: micros(progress.client_hello, facts.server().first_payload),
-            server_flight: micros(facts.server().first_payload, progress.server_flight),
-            client_flight: micros(progress.server_flight, progress.client_flight),
-            server_finish: micros(
-                progress.client_finished,
-                progress.server_data.or(progress.server_finished),
-            ),
-            handshake: micros(progress.client_hello, progress.complete),
         }
     }
 }

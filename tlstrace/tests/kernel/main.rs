@@ -19,6 +19,8 @@ mod matrix;
 mod metrics;
 mod namespaces;
 mod neighbours;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod output;
 mod peers;
 mod privacy;
