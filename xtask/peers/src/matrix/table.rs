@@ -433,22 +433,8 @@ const CLIENT_CERTIFICATES: &[Row] = &[
         server: WANTS_CLIENTS,
         clients: &[Client::OpenSsl, Client::Agent(JAVA)],
         wide: PRESENTS,
-        tls: V13,
         cold: Expected { verdicts: MISSING, blame: &["client"], ended_by: None },
         warm: Some(Expected { verdicts: MISSING, blame: &["client"], ended_by: None }),
-        ..Row::DEFAULT
-    },
-    Row {
-        cause: "no client certificate, status 400",
-        servers: &[Server::Nginx],
-        server: WANTS_CLIENTS,
-        clients: &[Client::OpenSsl, Client::Agent(JAVA)],
-        wide: PRESENTS,
-        tls: V12,
-        // After the first application data of TLS 1.2 the BPF program follows no more, and the close that would
-        // give the page away is not seen.
-        cold: Expected { verdicts: MISSING_OR_OK, blame: &[], ended_by: None },
-        warm: Some(Expected { verdicts: MISSING_OR_OK, blame: &[], ended_by: None }),
         ..Row::DEFAULT
     },
     Row {
