@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::verdict::{Confidence, Judgement, Severity, Specificity};
 
-use super::facts::{HandshakeFacts, Phase};
+use super::facts::{ConnectionId, HandshakeFacts, Phase};
 use super::timestamp::Timestamp;
 
 /// Most that wait, of all listeners and of one.
@@ -84,6 +84,11 @@ impl Doubts {
             self.0.pop_front();
         }
         self.0.push_back(doubt);
+    }
+
+    /// Drops what was in doubt about a connection on which something else is said.
+    pub(super) fn forget(&mut self, connection: ConnectionId) {
+        self.0.retain(|doubt| doubt.facts.connection != connection);
     }
 
     /// Takes out those about this listener that are still of interest.

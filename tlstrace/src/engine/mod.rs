@@ -20,6 +20,7 @@ pub mod locality;
 pub mod proxy;
 mod records;
 pub mod resets;
+mod said;
 pub mod segment;
 mod stream;
 mod table;
@@ -42,6 +43,7 @@ use doubts::{Doubt, Doubts};
 use facts::HandshakeFacts;
 use history::History;
 use resets::{LocalReset, LocalResets};
+use said::Said;
 use segment::Segment;
 use table::{ConnectionKey, Slot, Table, Tracked};
 use timestamp::Timestamp;
@@ -118,6 +120,7 @@ pub struct Engine {
     syns: RecentSyns,
     history: History,
     doubts: Doubts,
+    said: Said,
     certificates: CertificateCache,
     resets: LocalResets,
     outputs: VecDeque<Output>,
@@ -139,6 +142,7 @@ impl Engine {
             syns: RecentSyns::default(),
             history: lessons.0,
             doubts: Doubts::default(),
+            said: Said::default(),
             certificates: settings.trust_anchors.clone().map(CertificateCache::trusting).unwrap_or_default(),
             settings,
             resets: LocalResets::default(),
@@ -391,19 +395,23 @@ impl Engine {
         earlier: Option<&'static str>,
         stays: bool,
     ) -> Option<Box<Connection>> {
-        connection.revision += u32::from(earlier.is_some());
+        let last = self.said.last(&connection.facts).copied();
+        let reappears = last.filter(|_| earlier.is_none());
+        if let Some(last) = reappears.filter(|last| !last.is_bettered_by(&judgement)) {
+            connection.said = Some(last.verdict);
+            return stays.then_some(connection);
+        }
+        if reappears.is_some() {
+            self.doubts.forget(connection.facts.connection);
+        }
+        let earlier = earlier.or(reappears.map(|last| last.verdict));
+        if earlier.is_some() {
+            connection.revision = last.map_or(connection.revision, |last| last.revision) + 1;
+        }
         let (revision, is_counted) = (connection.revision, connection.learned);
         let (facts, connection) =
             if stays { (connection.facts.clone(), Some(connection)) } else { (connection.facts, None) };
-        let facts = Arc::new(facts);
-        if let Some(doubt) = Doubt::of(&judgement, &facts, revision, is_counted) {
-            self.doubts.push(doubt);
-        }
-        let verdict = Verdict::new(judgement, facts);
-        self.put_out(match earlier {
-            Some(earlier) => verdict.revising(revision, earlier),
-            None => verdict,
-        });
+        self.put_out(judgement, Arc::new(facts), is_counted, earlier.map(|earlier| (revision, earlier)));
         connection
     }
 
@@ -429,11 +437,8 @@ impl Engine {
                 self.doubts.push(doubt);
                 continue;
             };
-            let revision = doubt.revision + 1;
-            if let Some(rest) = Doubt::of(&judgement, &doubt.facts, revision, doubt.is_counted) {
-                self.doubts.push(rest);
-            }
-            self.put_out(Verdict::new(judgement, doubt.facts).revising(revision, doubt.verdict));
+            let revision = self.said.last(&doubt.facts).map_or(doubt.revision, |last| last.revision) + 1;
+            self.put_out(judgement, doubt.facts, doubt.is_counted, Some((revision, doubt.verdict)));
         }
     }
 
@@ -443,7 +448,24 @@ impl Engine {
         verdict::judge(facts, listener, is_counted, &self.settings.without_rules)
     }
 
-    fn put_out(&mut self, verdict: Verdict) {
+    /// Says it, as a revision of the verdict with an id, or as the first.
+    fn put_out(
+        &mut self,
+        judgement: Judgement,
+        facts: Arc<HandshakeFacts>,
+        is_counted: bool,
+        revises: Option<(u32, &'static str)>,
+    ) {
+        let revision = revises.map_or(0, |(revision, _)| revision);
+        self.said.note(&judgement, &facts, revision, self.now);
+        if let Some(doubt) = Doubt::of(&judgement, &facts, revision, is_counted) {
+            self.doubts.push(doubt);
+        }
+        let verdict = Verdict::new(judgement, facts);
+        let verdict = match revises {
+            Some((revision, earlier)) => verdict.revising(revision, earlier),
+            None => verdict,
+        };
         self.counts.verdicts += 1;
         self.outputs.push_back(Output::Verdict(Box::new(verdict)));
     }
