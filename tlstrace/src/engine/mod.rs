@@ -289,6 +289,10 @@ impl Engine {
         connection.handle(segment, &mut self.certificates);
         follow_waiting(connection, &mut self.history);
         let is_due = connection.is_accepted() && connection.stage == Stage::Open;
+        self.table.weigh(slot);
+        while let Some(heavy) = self.table.pop_too_heavy() {
+            self.evict(heavy);
+        }
         if segment.is_syn() && segment.is_ack() {
             self.join_copies(slot, false);
         }
@@ -522,5 +526,14 @@ mod tests {
         assert_eq!((engine.tracked(), engine.counts().evicted), (4, 0));
         engine.handle_segment(&segment(6, TcpFlags::SYN));
         assert_eq!((engine.tracked(), engine.counts().evicted), (4, 1));
+    }
+
+    #[test]
+    fn a_table_that_is_full_for_a_long_time_remembers_no_deadlines_but_its_own() {
+        let mut engine = Engine::new(Settings { max_connections: 4, ..Settings::default() });
+        for port in 1..1000 {
+            engine.handle_segment(&segment(port, TcpFlags::SYN));
+            assert!(engine.table.deadlines() <= 16);
+        }
     }
 }
