@@ -54,6 +54,9 @@ use translation::{MAX_COPIES, RecentSyns};
 pub struct Settings {
     /// Connections that are followed at once; when there are more, those without payload go first.
     pub max_connections: usize,
+    /// Bytes that long messages and what waits for lost segments may take, of all connections together; half as many
+    /// the names and certificates of listeners.
+    pub max_weight: usize,
     /// Server ports to follow; empty means any.
     pub ports: Vec<std::ops::RangeInclusive<u16>>,
     /// Authorities whose certificates the clients are supposed to accept.
@@ -64,7 +67,28 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { max_connections: 65_536, ports: Vec::new(), trust_anchors: None, without_rules: Vec::new() }
+        Self {
+            max_connections: 65_536,
+            max_weight: 64 * 1024 * 1024,
+            ports: Vec::new(),
+            trust_anchors: None,
+            without_rules: Vec::new(),
+        }
+    }
+}
+
+impl Settings {
+    /// Bytes that an ordinary open connection takes, about.
+    const CONNECTION: usize = 4096;
+
+    /// Lowers the bounds so that a process with so many bytes of memory lives through any traffic: three eighths for
+    /// connections, an eighth and a sixteenth for what is heavy, and the rest for everything else.
+    #[must_use]
+    pub fn within(mut self, memory: u64) -> Self {
+        let memory = usize::try_from(memory).unwrap_or(usize::MAX);
+        self.max_connections = self.max_connections.min(memory / 8 * 3 / Self::CONNECTION).max(1024);
+        self.max_weight = self.max_weight.min(memory / 8).max(4 * 1024 * 1024);
+        self
     }
 }
 
@@ -138,9 +162,9 @@ impl Engine {
     /// One that knows what another has learned.
     pub fn with_lessons(settings: Settings, lessons: Lessons) -> Self {
         Self {
-            table: Table::new(settings.max_connections),
+            table: Table::new(settings.max_connections, settings.max_weight),
             syns: RecentSyns::default(),
-            history: lessons.0,
+            history: lessons.0.weighing_at_most(settings.max_weight / 2),
             doubts: Doubts::default(),
             said: Said::default(),
             certificates: settings.trust_anchors.clone().map(CertificateCache::trusting).unwrap_or_default(),

@@ -69,6 +69,7 @@ impl Tracked {
 #[derive(Debug)]
 pub(crate) struct Table {
     limit: usize,
+    max_weight: usize,
     by_key: HashMap<ConnectionKey, Slot, RandomState>,
     entries: Vec<Entry>,
     free: Vec<u32>,
@@ -94,13 +95,12 @@ struct Entry {
     is_among_heavy: bool,
 }
 
-/// Most bytes that all connections together may take beyond the ordinary.
-const MAX_WEIGHT: usize = 64 * 1024 * 1024;
-
 impl Table {
-    pub(crate) fn new(limit: usize) -> Self {
+    /// Of so many connections, which together take so many bytes beyond the ordinary.
+    pub(crate) fn new(limit: usize, max_weight: usize) -> Self {
         Self {
             limit: limit.max(1),
+            max_weight,
             by_key: HashMap::default(),
             entries: Vec::new(),
             free: Vec::new(),
@@ -233,7 +233,7 @@ impl Table {
 
     /// While all hold too much: takes out the connection that has done so for the longest time.
     pub(crate) fn pop_too_heavy(&mut self) -> Option<Box<Connection>> {
-        while self.weight > MAX_WEIGHT {
+        while self.weight > self.max_weight {
             let slot = self.heavy.pop_front()?;
             let Some(entry) = self.entry_mut(slot) else { continue };
             entry.is_among_heavy = false;

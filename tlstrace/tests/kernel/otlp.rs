@@ -71,7 +71,8 @@ fn a_trace_without_its_collector_goes_on_ends_in_time_and_says_what_was_lost() {
 /// What the kernel says of each thread.
 fn threads(process: &Process) -> Vec<String> {
     let tasks = fs::read_dir(format!("/proc/{}/task", process.id())).unwrap();
-    let statuses: Vec<_> = tasks.map(|task| fs::read_to_string(task.unwrap().path().join("status")).unwrap()).collect();
+    let statuses: Vec<_> =
+        tasks.map(|task| fs::read_to_string(task.unwrap().path().join("status")).unwrap()).collect();
     assert!(statuses.len() >= 3, "{statuses:?}");
     statuses
 }

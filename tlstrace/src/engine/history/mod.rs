@@ -33,8 +33,6 @@ pub use visits::Visits;
 const MAX_LISTENERS: usize = 1024;
 /// Most server names that are remembered per listener.
 const MAX_NAMES: usize = 256;
-/// Most bytes that the names of all listeners take, with their certificates.
-const MAX_WEIGHT: usize = 32 * 1024 * 1024;
 /// Most clients whose visits are remembered per listener.
 const MAX_VISITORS: usize = 64;
 /// Most failed attempts, and most offers of ECH, that are remembered per listener.
@@ -55,6 +53,8 @@ pub(crate) struct History {
     unknown: ListenerHistory,
     /// Counts what is learned: the order in which things were used.
     clock: u64,
+    /// Most bytes that the names of all listeners take, with their certificates.
+    max_weight: usize,
     /// Bytes that names have taken since it was last seen what all of them take.
     growth: usize,
     /// It knows the outcome of every connection before it is judged, and counts none again.
@@ -429,6 +429,11 @@ impl Knowledge {
 }
 
 impl History {
+    /// With another bound on the bytes that server names may take with their certificates.
+    pub(crate) fn weighing_at_most(self, max_weight: usize) -> Self {
+        Self { max_weight, ..self }
+    }
+
     /// What is known of the listener of a connection, as of `now`.
     pub(crate) fn listener(&mut self, facts: &HandshakeFacts, now: Timestamp) -> &ListenerHistory {
         match self.listeners.get_mut(&facts.server().address) {
@@ -469,7 +474,7 @@ impl History {
         if !self.is_closed {
             let clock = self.clock;
             self.growth += self.entry(facts).count(facts, clock);
-            if self.growth > MAX_WEIGHT / 8 {
+            if self.growth > self.max_weight / 8 {
                 self.lose_weight();
             }
         }
@@ -487,7 +492,7 @@ impl History {
         let mut weight = 0;
         let first_to_go = ranks.iter().find(|(_, name)| {
             weight += name;
-            weight > MAX_WEIGHT
+            weight > self.max_weight
         });
         if let Some(&(limit, _)) = first_to_go {
             for listener in self.listeners.values_mut() {
