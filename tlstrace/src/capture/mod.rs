@@ -13,6 +13,7 @@ pub(crate) mod fuzz;
 pub mod health;
 pub mod interfaces;
 mod loader;
+pub mod memory;
 mod netlink;
 pub mod occupants;
 mod packet_socket;

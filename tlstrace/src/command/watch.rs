@@ -45,7 +45,11 @@ async fn watch(
     destination: Option<report::Destination>,
 ) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen()?;
-    let mut engine = Engine::new(engine_settings(&settings.filter, &settings.judging)?);
+    let mut bounds = engine_settings(&settings.filter, &settings.judging)?;
+    if let Some(limit) = capture::memory::limit() {
+        bounds = bounds.within(limit);
+    }
+    let mut engine = Engine::new(bounds);
     let mut notes = Vec::new();
     let mut capture = Capture::start(settings.capture, &mut notes)?;
     for note in notes {

@@ -397,6 +397,14 @@ impl HandshakeFacts {
         self.reset_reports.iter().find(|report| reset.is(report))
     }
 
+    /// Bytes on the wire of the messages that are kept, decoded.
+    pub(crate) fn weight(&self) -> usize {
+        let hellos = [&self.client_hello, &self.second_client_hello].into_iter().flatten();
+        let chains = self.peers.iter().filter_map(|peer| peer.certificates.as_ref());
+        let lengths = hellos.map(|hello| hello.length).chain(chains.map(|chain| chain.length));
+        lengths.map(|length| length as usize).sum()
+    }
+
     /// Whether the server sent any payload.
     pub fn server_answered(&self) -> bool {
         self.server().bytes > 0

@@ -485,6 +485,7 @@ impl<'a> Client<'a> {
                 .alpn
                 .iter()
                 .filter(|name| !matches!(***name, [a, b] if crate::tls::codepoints::is_grease(u16::from_be_bytes([a, b]))))
+                .take(MAX_PROTOCOLS)
                 .map(|name| protocol_name(name))
                 .collect(),
         }
@@ -499,7 +500,7 @@ impl<'a> Certificates<'a> {
             issuer: &leaf.issuer,
             not_before: date(leaf.not_before),
             not_after: date(leaf.not_after),
-            names: leaf.names.iter().filter_map(words::alternative_name).collect(),
+            names: names(leaf, &mut { MAX_NAMES_LEN }),
             chain: chain.certificates.iter().map(|certificate| &*certificate.subject).collect(),
         })
     }
@@ -575,6 +576,7 @@ impl<'a> Offer<'a> {
                 .key_shares
                 .iter()
                 .filter(|share| !share.group.is_grease())
+                .take(MAX_ITEMS)
                 .map(|share| KeyShareFields { group: share.group.to_string(), len: share.len })
                 .collect(),
             signature_algorithms_cert: Names(&hello.signature_schemes_cert, |scheme| scheme.is_grease()),
@@ -613,10 +615,11 @@ impl Selection {
 
 impl<'a> CertificateFields<'a> {
     fn chain(chain: &'a CertificateChain, is_public: bool) -> Vec<Self> {
-        chain.certificates.iter().map(|certificate| Self::of(certificate, is_public)).collect()
+        let mut room = MAX_NAMES_LEN;
+        chain.certificates.iter().map(|certificate| Self::of(certificate, is_public, &mut room)).collect()
     }
 
-    fn of(certificate: &'a Certificate, is_public: bool) -> Self {
+    fn of(certificate: &'a Certificate, is_public: bool, room: &mut usize) -> Self {
         let usage = certificate.extended_key_usage.unwrap_or_default();
         let uses =
             [(usage.any, "any"), (usage.server_auth, "server_auth"), (usage.client_auth, "client_auth")];
@@ -626,11 +629,7 @@ impl<'a> CertificateFields<'a> {
             issuer: (is_public || !certificate.self_issued).then_some(&*certificate.issuer),
             not_before: date(certificate.not_before),
             not_after: date(certificate.not_after),
-            names: if is_public {
-                certificate.names.iter().filter_map(words::alternative_name).collect()
-            } else {
-                Vec::new()
-            },
+            names: if is_public { names(certificate, room) } else { Vec::new() },
             key: certificate.key.algorithm.to_string(),
             key_bits: certificate.key.bits,
             signature_algorithm: &certificate.signature_algorithm,
@@ -658,7 +657,15 @@ fn root_alert(verdict: &Verdict) -> Option<AlertFields> {
     Some(AlertFields { side: ended.side.as_str(), level: None, code: None, name: None, encrypted: true })
 }
 
-/// Items of a list in wire order, GREASE left out, by their names.
+/// Most items shown of a list that a peer has sent. No stack has so many; a line that is longer than what collects lines
+/// takes (16 KiB a part for containerd, 256 KiB for Cloud Logging) is no use to anybody.
+const MAX_ITEMS: usize = 256;
+/// The same of protocol names, which may have 255 characters.
+const MAX_PROTOCOLS: usize = 32;
+/// Most bytes shown of the names in the certificates of one chain.
+const MAX_NAMES_LEN: usize = 16 * 1024;
+
+/// Items of a list in wire order, GREASE left out, by their names; the first [`MAX_ITEMS`].
 struct Names<'a, T>(&'a [T], fn(&T) -> bool);
 
 impl<T> Names<'_, T> {
@@ -670,11 +677,23 @@ impl<T> Names<'_, T> {
 impl<T: Display> Serialize for Names<'_, T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut list = serializer.serialize_seq(None)?;
-        for item in self.0.iter().filter(|item| !(self.1)(item)) {
+        for item in self.0.iter().filter(|item| !(self.1)(item)).take(MAX_ITEMS) {
             list.serialize_element(&Shown(item))?;
         }
         list.end()
     }
+}
+
+/// A certificate's names, as far as there is `room` for them, in bytes.
+fn names<'a>(certificate: &'a Certificate, room: &mut usize) -> Vec<Cow<'a, str>> {
+    let names = certificate.names.iter().filter_map(words::alternative_name);
+    names
+        .take_while(|name| {
+            let left = room.checked_sub(name.len());
+            *room = left.unwrap_or(0);
+            left.is_some()
+        })
+        .collect()
 }
 
 struct Shown<T>(T);

@@ -8,6 +8,7 @@
 
 mod conditions;
 mod doctor;
+mod faults;
 mod frame;
 mod guest;
 mod harness;
