@@ -387,7 +387,6 @@ const REFUSES_CLIENTS: &[Server] = &[
     Server::Envoy,
 ];
 const MISSING: &[&str] = &["client_certificate_missing"];
-const MISSING_OR_OK: &[&str] = &["client_certificate_missing", "ok"];
 const UNTRUSTED: &[&str] = &["client_certificate_untrusted"];
 const CLIENT_EXPIRED: &[&str] = &["client_certificate_expired"];
 const CLIENT_REJECTED: &[&str] = &["client_certificate_rejected"];
