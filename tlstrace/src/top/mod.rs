@@ -14,6 +14,7 @@ mod render;
 pub mod screen;
 pub mod series;
 mod state;
+mod text;
 mod view;
 
 pub use model::Model;

@@ -11,7 +11,9 @@ use ratatui::widgets::{Block, Borders, Cell, Paragraph, Row, Sparkline, Sparklin
 
 use super::model::{Failure, Listener, Model, Point, share};
 use super::series::{BUCKETS, Bucket};
+use super::text::{ellipsis, grouped, percent, period, rate, short, time, wrap};
 use super::view::{Page, Pane, Sort, View};
+use crate::sink::Clean;
 use crate::verdict::Severity;
 use crate::verdict::explain;
 
@@ -665,7 +667,7 @@ impl Painter<'_> {
         lines.push(if view.is_typing {
             Line::from(vec![
                 label("filter", paint.title()),
-                Text::raw(&*view.filter),
+                Text::raw(Clean(&view.filter).to_string()),
                 Text::styled("▏", Paint::bold()),
                 Text::styled("  Enter keeps it, Esc drops it", Paint::dim()),
             ])
@@ -703,7 +705,7 @@ impl Painter<'_> {
         if view.filter.is_empty() {
             return Line::default();
         }
-        Line::styled(format!(" filter: {} ", view.filter), self.paint.colour(Color::Yellow))
+        Line::styled(format!(" filter: {} ", Clean(&view.filter)), self.paint.colour(Color::Yellow))
     }
 
     /// Bars of one row, by the highest of them.
@@ -776,126 +778,10 @@ fn numbers<T: std::fmt::Display>(label: &str, counts: Vec<(u64, T)>, style: Styl
     lines.collect()
 }
 
-/// Lines of at most `width` columns; a word that is longer is cut.
-fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    let mut at = 0;
-    for word in text.split(' ') {
-        let mut word = word;
-        loop {
-            let columns = Text::raw(word).width();
-            let space = usize::from(at > 0);
-            let Some(line) = lines.last_mut() else { return lines };
-            if at + space + columns <= width {
-                if at > 0 {
-                    line.push(' ');
-                }
-                line.push_str(word);
-                at += space + columns;
-                break;
-            }
-            if at == 0 {
-                let end = fitting(word, width.max(1));
-                line.push_str(&word[..end]);
-                word = &word[end..];
-            }
-            lines.push(String::new());
-            at = 0;
-        }
-    }
-    lines
-}
-
-/// How many bytes of a word fill a line; at least one character.
-fn fitting(word: &str, width: usize) -> usize {
-    let mut columns = 0;
-    let mut ends = word.char_indices().map(|(at, c)| (at + c.len_utf8(), &word[at..at + c.len_utf8()]));
-    let mut end = ends.next().map_or(word.len(), |(end, c)| {
-        columns += Text::raw(c).width();
-        end
-    });
-    for (next, c) in ends {
-        columns += Text::raw(c).width();
-        if columns > width {
-            break;
-        }
-        end = next;
-    }
-    end
-}
-
-fn ellipsis(text: &str, width: usize) -> String {
-    if Text::raw(text).width() <= width {
-        return text.to_owned();
-    }
-    let end = fitting(text, width.saturating_sub(1));
-    format!("{}…", &text[..end])
-}
-
 fn right(text: String) -> Cell<'static> {
     Cell::from(Line::from(text).alignment(Alignment::Right))
 }
 
 fn width_of(line: &Line<'_>) -> u16 {
     u16::try_from(line.width()).unwrap_or(u16::MAX)
-}
-
-/// `12,345`
-fn grouped(count: u64) -> String {
-    let digits = count.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// At most five columns: `9999`, `12.3k`, `1.2M`.
-fn short(count: u64) -> String {
-    match count {
-        0..10_000 => count.to_string(),
-        10_000..100_000 => format!("{}.{}k", count / 1000, count % 1000 / 100),
-        100_000..1_000_000 => format!("{}k", count / 1000),
-        1_000_000..1_000_000_000 => format!("{}.{}M", count / 1_000_000, count % 1_000_000 / 100_000),
-        _ => format!("{}G", count / 1_000_000_000),
-    }
-}
-
-/// Four columns, unless it is very many: `0.02`, `4.2`, `1234`.
-fn rate(rate: f64) -> String {
-    match rate {
-        0.0 => "0".to_owned(),
-        ..0.1 => format!("{rate:.2}"),
-        ..100.0 => format!("{rate:.1}"),
-        _ => format!("{rate:.0}"),
-    }
-}
-
-/// `100%`, `95.8%`; never 100 % when something failed.
-fn percent(share: f64) -> String {
-    if share >= 1.0 { "100%".to_owned() } else { format!("{:.1}%", (share * 100.0).min(99.9)) }
-}
-
-/// At most five columns: `0.3ms`, `12ms`, `1.5s`.
-fn time(time: Duration) -> String {
-    let micros = time.as_micros();
-    match micros {
-        0..10_000 => format!("{}.{}ms", micros / 1000, micros % 1000 / 100),
-        10_000..1_000_000 => format!("{}ms", micros / 1000),
-        1_000_000..100_000_000 => format!("{}.{}s", micros / 1_000_000, micros % 1_000_000 / 100_000),
-        _ => format!("{}s", micros / 1_000_000),
-    }
-}
-
-/// `48 s`, `12 min`, `3 h 20 min`
-fn period(period: Duration) -> String {
-    let seconds = period.as_secs();
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7200 => format!("{} min", seconds / 60),
-        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
-    }
 }

@@ -31,6 +31,8 @@ pub struct State {
     failures: HashMap<FailureKey, OfFailure>,
     since: Option<Timestamp>,
     now: Timestamp,
+    /// Somebody tells what time it is.
+    is_told_time: bool,
     is_ended: bool,
     capture: Option<CaptureTotals>,
     notes: VecDeque<String>,
@@ -67,6 +69,7 @@ impl State {
             failures: HashMap::new(),
             since: None,
             now: Timestamp::default(),
+            is_told_time: false,
             is_ended: false,
             capture: None,
             notes: VecDeque::new(),
@@ -83,7 +86,7 @@ impl State {
 
     /// Takes in a verdict; `details` are asked for where it is a failure.
     pub fn add<'a>(&mut self, entry: &Entry<'_>, details: impl FnOnce() -> Details<'a>) {
-        self.advance_to(entry.time);
+        self.now = self.now.max(entry.time);
         self.since = Some(self.since.map_or(entry.time, |since| since.min(entry.time)));
         self.changes += 1;
         self.summary.add(entry);
@@ -108,12 +111,13 @@ impl State {
 
     /// Time passes, whatever comes.
     pub fn advance_to(&mut self, now: Timestamp) {
+        self.is_told_time = true;
         self.now = self.now.max(now);
     }
 
     /// Time passes where nobody tells what time it is: in a stream of saved lines that has not ended.
     pub fn pass(&mut self, time: Duration) {
-        if self.since.is_some() && !self.is_ended {
+        if self.since.is_some() && !self.is_told_time && !self.is_ended {
             self.now = self.now.after(time);
         }
     }

@@ -10,7 +10,7 @@ use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use super::*;
 use crate::engine::facts::ConnectionId;
 use crate::engine::timestamp::Timestamp;
-use crate::entry::{Detail, Details, Entry, Leaf};
+use crate::entry::{Detail, Details, Entry, Leaf, Timings};
 use crate::summary::CaptureTotals;
 use crate::verdict::Severity;
 
@@ -36,7 +36,7 @@ fn success(seconds: u64, server: &str, name: &'static str) -> Entry<'static> {
     Entry {
         severity: Severity::Info,
         server_name: Some(name.into()),
-        handshake: Some(Duration::from_millis(8 + seconds % 7)),
+        timings: Timings { handshake: Some(8000 + seconds % 7 * 1000), ..Timings::default() },
         ..failure("ok", seconds, server)
     }
 }
