@@ -26,6 +26,9 @@ pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
                 let end = fitting(word, width.max(1));
                 line.push_str(&word[..end]);
                 word = &word[end..];
+                if word.is_empty() {
+                    break;
+                }
             }
             lines.push(String::new());
             at = 0;
