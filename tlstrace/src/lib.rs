@@ -21,4 +21,6 @@ pub mod run;
 pub mod sink;
 pub mod summary;
 pub mod tls;
+#[cfg(feature = "top")]
+pub mod top;
 pub mod verdict;

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 
 use super::{Exit, engine_settings, report};
 use crate::capture::{self, Capture, clock, privilege};
-use crate::cli::settings::Watch;
+use crate::cli::settings::{Filter, Judging, Watch};
 use crate::cli::{QueuedNotices, notice};
 use crate::engine::Engine;
 use crate::metrics::Metrics;
@@ -45,20 +45,8 @@ async fn watch(
     destination: Option<report::Destination>,
 ) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen()?;
-    let mut bounds = engine_settings(&settings.filter, &settings.judging)?;
-    if let Some(limit) = capture::memory::limit() {
-        bounds = bounds.within(limit);
-    }
-    let mut engine = Engine::new(bounds);
-    let mut notes = Vec::new();
-    let mut capture = Capture::start(settings.capture, &mut notes)?;
-    for note in notes {
-        notice(note);
-    }
-    match capture.renounce_privileges() {
-        Ok(kept) => log::info!("capabilities kept: {:?}", privilege::names(kept)),
-        Err(error) => log::warn!("the capabilities that are needed no more could not be given up: {error:#}"),
-    }
+    let mut engine = engine(&settings.filter, &settings.judging)?;
+    let mut capture = start(settings.capture, notice)?;
     let certificates = settings.metrics.map_or(0, |metrics| metrics.certificates);
     let is_measured = endpoint.is_some() || export.is_some();
     let exporter = is_measured.then(|| Arc::new(Exporter::new(metrics(certificates))));
@@ -96,6 +84,27 @@ async fn watch(
         _ if report.gate().has_failed() => Exit::FailOn,
         End::Signal | End::Timeout | End::Count | End::ClosedPipe => Exit::Done,
     })
+}
+
+/// An engine that keeps within the memory that the program may have.
+pub(super) fn engine(filter: &Filter, judging: &Judging) -> anyhow::Result<Engine> {
+    let bounds = engine_settings(filter, judging)?;
+    Ok(Engine::new(match capture::memory::limit() {
+        Some(limit) => bounds.within(limit),
+        None => bounds,
+    }))
+}
+
+/// Attaches, and gives up the privileges that this took. To be called while there is one thread.
+pub(super) fn start(settings: capture::Settings, tell: impl FnMut(String)) -> anyhow::Result<Capture> {
+    let mut notes = Vec::new();
+    let mut capture = Capture::start(settings, &mut notes)?;
+    notes.into_iter().for_each(tell);
+    match capture.renounce_privileges() {
+        Ok(kept) => log::info!("capabilities kept: {:?}", privilege::names(kept)),
+        Err(error) => log::warn!("the capabilities that are needed no more could not be given up: {error:#}"),
+    }
+    Ok(capture)
 }
 
 /// Begins to send to a collector, from the network namespace in which the program was started.

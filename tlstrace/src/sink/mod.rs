@@ -14,6 +14,7 @@ use std::io::{self, Write};
 
 use crate::engine::locality::Locality;
 use crate::engine::timestamp::Timestamp;
+use crate::summary::CaptureTotals;
 use crate::verdict::Verdict;
 
 pub use clean::Clean;
@@ -33,6 +34,9 @@ pub trait Sink {
     fn advance_to(&mut self, _now: Timestamp, _out: &mut dyn Write) -> io::Result<()> {
         Ok(())
     }
+
+    /// Takes notice of what the capture saw and lost so far. Most formats tell it at the end, if at all.
+    fn observe_capture(&mut self, _totals: &CaptureTotals) {}
 
     /// Writes everything that was kept back: no verdict follows.
     fn finish(&mut self, _out: &mut dyn Write) -> io::Result<()> {
