@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use super::{Exit, engine_settings, report};
-use crate::capture::{self, Capture, clock, privilege};
+use crate::capture::{self, Capture, privilege};
 use crate::cli::settings::{Filter, Judging, Watch};
 use crate::cli::{QueuedNotices, notice};
 use crate::engine::Engine;
@@ -116,7 +116,7 @@ fn export(endpoint: &otlp::Endpoint) -> anyhow::Result<Box<dyn Export>> {
             log::warn!("the thread that sends to the collector keeps its capabilities: {error}");
         }
     };
-    let start = clock::Clock::start().now();
+    let start = capture::clock::Clock::start().now();
     let exporter = otlp::Exporter::start(endpoint, hostname().as_deref(), start, prepare);
     Ok(Box::new(exporter.context("cannot start a thread")?))
 }
