@@ -3,6 +3,9 @@
 //!
 //! The kernel selects, userspace decides: see `ARCHITECTURE.md`.
 
+#![deny(unsafe_code)]
+
+#[expect(unsafe_code, reason = "system calls that no library wraps; what is pure forbids it once more")]
 pub mod capture;
 pub mod cli;
 pub mod command;
