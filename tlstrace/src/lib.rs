@@ -12,6 +12,7 @@ pub mod entry;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 pub mod metrics;
+pub mod names;
 pub mod outlet;
 pub mod probe;
 pub mod report;

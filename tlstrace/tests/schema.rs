@@ -15,11 +15,12 @@ mod wire;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use tlstrace::engine::{Engine, Output, Settings};
 use tlstrace::entry::Saved;
+use tlstrace::names::{Ends, Identity, Process, Workload};
 use tlstrace::sink::{Observer, SINKS, Style};
 use tlstrace::summary::{CaptureTotals, Object, Summary};
 use tlstrace::verdict::rules;
@@ -53,6 +54,18 @@ fn a_line_for_cloud_logging_is_a_valid_line_with_fields_of_its_own() {
         fields.retain(|name, _| !name.starts_with("logging.googleapis.com/"));
         assert_eq!(schema.problems(&line), Vec::<String>::new(), "{line}");
     }
+}
+
+#[test]
+fn names_that_were_saved_are_read_back() {
+    let mut line = play(&files("scenarios", &["toml"])[0]).pop().unwrap();
+    let read = |line: &Value| {
+        let Ok(Saved::Verdict(saved)) = Saved::parse(line.to_string().as_bytes()) else { panic!("{line}") };
+        saved.0.names
+    };
+    assert_eq!(read(&line), Ends { client: None, server: Some(Arc::new(everything_known())) });
+    line["server"].as_object_mut().unwrap().retain(|name, _| !["k8s", "process"].contains(&&**name));
+    assert_eq!(read(&line).server.unwrap().pod.as_deref(), Some("web-7d9f-x"), "the line says it too");
 }
 
 #[test]
@@ -124,7 +137,7 @@ fn a_line_that_drifts_is_noticed() {
 
 /// What the command prints about the captures.
 fn replay_captures(format: &str) -> Vec<Value> {
-    let output = Command::new(env!("CARGO_BIN_EXE_tlstrace"))
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_tlstrace"))
         .args(["replay", "--all", "-o", format])
         .args(files("captures", &["pcap", "pcapng"]))
         .output()
@@ -149,12 +162,26 @@ fn play(path: &Path) -> Vec<Value> {
     };
     let json = SINKS.iter().find(|kind| kind.name == "json").unwrap();
     let mut lines = Vec::new();
-    while let Some(Output::Verdict(verdict)) = engine.poll_output() {
+    while let Some(Output::Verdict(mut verdict)) = engine.poll_output() {
+        verdict.names = Ends { client: None, server: Some(Arc::new(everything_known())) };
         let mut line = Vec::new();
         (json.open)(Style::default()).emit(&verdict, &observer, &mut line).unwrap();
         lines.push(serde_json::from_slice(&line).unwrap());
     }
     lines
+}
+
+fn everything_known() -> Identity {
+    let name = |name: &str| Some(name.into());
+    Identity {
+        namespace: name("shop"),
+        pod: name("web-7d9f-x"),
+        container: name("envoy"),
+        workload: Some(Workload { kind: "Deployment".into(), name: "web".into() }),
+        node: name("node-1"),
+        service: name("web"),
+        process: Some(Process { pid: 7, command: "envoy".into() }),
+    }
 }
 
 fn files(folder: &str, extensions: &[&str]) -> Vec<PathBuf> {

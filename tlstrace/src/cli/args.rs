@@ -252,7 +252,7 @@ pub struct OutputArgs {
     pub count: Option<u64>,
     #[command(flatten)]
     pub style: StyleArgs,
-    /// Do not look up names for addresses.
+    /// Do not look up who has an address: pods, Services, processes. (Nothing ever waits for it.)
     #[arg(short = 'n', long = "numeric")]
     pub numeric: bool,
     /// Exit with code 4 if a verdict matches: an id (or pattern), or a severity and everything above it; repeatable.
@@ -308,12 +308,15 @@ pub struct FilterArgs {
     /// Severity: error, warning or info.
     #[arg(long, value_name = "SEVERITY")]
     pub severity: Vec<String>,
-    /// Pod or pattern; only for lines that carry Kubernetes names.
+    /// Pod of either end, or pattern, where it is known.
     #[arg(long, value_name = "NAME|GLOB")]
     pub pod: Vec<String>,
-    /// Kubernetes namespace or pattern, likewise.
+    /// Kubernetes namespace of either end, or pattern, likewise.
     #[arg(long, value_name = "NAME|GLOB")]
     pub namespace: Vec<String>,
+    /// What a pod of either end was made for (the name of its Deployment, Job, …), or pattern, likewise.
+    #[arg(long, value_name = "NAME|GLOB")]
+    pub workload: Vec<String>,
     #[arg(long, hide = true)]
     pub not_verdict: Vec<String>,
     #[arg(long, hide = true)]
@@ -328,6 +331,8 @@ pub struct FilterArgs {
     pub not_pod: Vec<String>,
     #[arg(long, hide = true)]
     pub not_namespace: Vec<String>,
+    #[arg(long, hide = true)]
+    pub not_workload: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]

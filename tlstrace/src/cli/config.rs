@@ -60,6 +60,7 @@ struct Source {
 struct Output {
     output: Option<Format>,
     all: Option<bool>,
+    numeric: Option<bool>,
     verbose: Option<u8>,
     color: Option<Word<WhenArg>>,
     fold: Option<Word<WhenArg>>,
@@ -79,6 +80,9 @@ struct Filter {
     client: Option<Vec<String>>,
     server: Option<Vec<String>>,
     severity: Option<Vec<String>>,
+    pod: Option<Vec<String>>,
+    namespace: Option<Vec<String>>,
+    workload: Option<Vec<String>>,
     not: Not,
 }
 
@@ -90,6 +94,9 @@ struct Not {
     client: Option<Vec<String>>,
     server: Option<Vec<String>>,
     severity: Option<Vec<String>>,
+    pod: Option<Vec<String>>,
+    namespace: Option<Vec<String>>,
+    workload: Option<Vec<String>>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -169,7 +176,8 @@ impl Judging {
 
 impl Output {
     fn apply(self, args: &mut OutputArgs, given: &ArgMatches) {
-        let Self { output, all, verbose, color, fold, time, count, fail_on, redact, summary } = self;
+        let Self { output, all, numeric, verbose, color, fold, time, count, fail_on, redact, summary } = self;
+        set(&mut args.numeric, numeric, "numeric", given);
         set(&mut args.output, output.map(|format| format.0), "output", given);
         set(&mut args.all, all, "all", given);
         set(&mut args.count, count.map(std::num::NonZero::get), "count", given);
@@ -188,7 +196,7 @@ impl Output {
 
 impl Filter {
     fn apply(self, args: &mut FilterArgs, given: &ArgMatches) {
-        let Self { port, verdict, sni, client, server, severity, not } = self;
+        let Self { port, verdict, sni, client, server, severity, pod, namespace, workload, not } = self;
         let ports = port.map(|ports| ports.into_iter().map(String::from).collect::<Vec<_>>());
         set(&mut args.ports, ports, "ports", given);
         set(&mut args.verdict, verdict, "verdict", given);
@@ -196,12 +204,18 @@ impl Filter {
         set(&mut args.client, client, "client", given);
         set(&mut args.server, server, "server", given);
         set(&mut args.severity, severity, "severity", given);
-        let Not { verdict, sni, client, server, severity } = not;
+        set(&mut args.pod, pod, "pod", given);
+        set(&mut args.namespace, namespace, "namespace", given);
+        set(&mut args.workload, workload, "workload", given);
+        let Not { verdict, sni, client, server, severity, pod, namespace, workload } = not;
         set(&mut args.not_verdict, verdict, "not_verdict", given);
         set(&mut args.not_sni, sni, "not_sni", given);
         set(&mut args.not_client, client, "not_client", given);
         set(&mut args.not_server, server, "not_server", given);
         set(&mut args.not_severity, severity, "not_severity", given);
+        set(&mut args.not_pod, pod, "not_pod", given);
+        set(&mut args.not_namespace, namespace, "not_namespace", given);
+        set(&mut args.not_workload, workload, "not_workload", given);
     }
 }
 

@@ -21,6 +21,7 @@ use crate::capture::interfaces::Selection;
 use crate::capture::{self, Mode, NetworkNamespace};
 use crate::engine::locality::{Locality, Network};
 use crate::entry::{Entry, Redaction};
+use crate::names::Identity;
 use crate::sink::{OpenSink, SINKS, Style, TimeFormat};
 use crate::verdict::Severity;
 
@@ -33,6 +34,8 @@ pub struct Watch {
     pub judging: Judging,
     pub output: Output,
     pub filter: Filter,
+    /// Whether names of addresses are looked up.
+    pub names: bool,
     pub metrics: Option<Metrics>,
 }
 
@@ -145,6 +148,7 @@ pub struct Filter {
     severity: Criterion<Severity>,
     pod: Criterion<Glob>,
     namespace: Criterion<Glob>,
+    workload: Criterion<Glob>,
 }
 
 /// Values of which one must match, and values of which none may.
@@ -166,6 +170,7 @@ impl Watch {
             AttachArg::Packet => Mode::Packet,
         };
         let interfaces = selection(&interfaces);
+        let names = !output.numeric;
         if !(ring_size.is_power_of_two() && ring_size >= 4096) {
             return Err(usage(format!("--ring-size {ring_size} is not a power of two from 4096 on")));
         }
@@ -178,7 +183,8 @@ impl Watch {
             timeout: timeout.map(|text| values::duration(&text)).transpose().map_err(usage)?,
             judging: Judging::new(judge)?,
             output: Output::new(output)?,
-            filter: Filter::new(filter)?.without_kubernetes()?,
+            filter: if names { Filter::new(filter)? } else { Filter::new(filter)?.without_names()? },
+            names,
             metrics: Metrics::new(&export)?,
         })
     }
@@ -205,7 +211,7 @@ impl Replay {
             learn_first,
             judging: Judging::new(judge)?,
             output: Output::new(output)?,
-            filter: Filter::new(filter)?.without_kubernetes()?,
+            filter: Filter::new(filter)?.without_names()?,
         })
     }
 }
@@ -276,7 +282,7 @@ impl Fmt {
 
 impl Output {
     pub fn new(args: OutputArgs) -> Result<Self, clap::Error> {
-        // Names of addresses are not looked up yet, with or without `--numeric`.
+        // `--numeric` is for those who look names up: `replay` has nobody to ask.
         let OutputArgs { output: format, all, count, style, numeric: _, fail_on, redact, summary } = args;
         Ok(Self {
             sink: sink(&format)?,
@@ -363,6 +369,7 @@ impl Filter {
             severity: Criterion { any: severities(args.severity)?, none: severities(args.not_severity)? },
             pod: Criterion { any: globs(args.pod), none: globs(args.not_pod) },
             namespace: Criterion { any: globs(args.namespace), none: globs(args.not_namespace) },
+            workload: Criterion { any: globs(args.workload), none: globs(args.not_workload) },
         })
     }
 
@@ -376,14 +383,20 @@ impl Filter {
         let named = |criterion: &Criterion<Glob>, name: Option<&str>| {
             criterion.accepts(|pattern| name.is_some_and(|name| pattern.matches_in_any_case(name)))
         };
+        let either = |criterion: &Criterion<Glob>, name: &dyn Fn(&Identity) -> Option<&str>| {
+            criterion.accepts(|pattern| {
+                entry.names.known().filter_map(name).any(|name| pattern.matches_in_any_case(name))
+            })
+        };
         self.verdict.accepts(|pattern| pattern.matches(&entry.verdict))
             && self.severity.accepts(|severity| *severity == entry.severity)
             && self.client.accepts(|network| network.contains(entry.client.ip()))
             && self.server.accepts(|network| network.contains(entry.server.ip()))
             && self.accepts_ports(entry)
             && named(&self.server_name, entry.server_name.as_deref())
-            && named(&self.pod, entry.pod.as_deref())
-            && named(&self.namespace, entry.namespace.as_deref())
+            && either(&self.pod, &|identity| identity.pod.as_deref())
+            && either(&self.namespace, &|identity| identity.namespace.as_deref())
+            && either(&self.workload, &|identity| Some(&*identity.workload.as_ref()?.name))
     }
 
     /// Connections that an engine has followed passed this already; saved lines have not.
@@ -392,13 +405,18 @@ impl Filter {
         self.ports.is_empty() || self.ports.iter().any(|ports| ends.iter().any(|port| ports.contains(port)))
     }
 
-    /// Refuses criteria that nothing could meet where the names of pods are not known.
-    fn without_kubernetes(self) -> Result<Self, clap::Error> {
-        let is_asked = |criterion: &Criterion<Glob>| !(criterion.any.is_empty() && criterion.none.is_empty());
-        if is_asked(&self.pod) || is_asked(&self.namespace) {
+    /// Whether a criterion is about names in a cluster.
+    pub fn asks_for_names(&self) -> bool {
+        let asks = |criterion: &Criterion<Glob>| !(criterion.any.is_empty() && criterion.none.is_empty());
+        [&self.pod, &self.namespace, &self.workload].into_iter().any(asks)
+    }
+
+    /// Refuses criteria that nothing could meet where names are not looked up.
+    fn without_names(self) -> Result<Self, clap::Error> {
+        if self.asks_for_names() {
             return Err(usage(
-                "--pod and --namespace need names that packets do not carry: only `tlstrace fmt` knows them, from \
-                 lines that have them",
+                "--pod, --namespace and --workload need names that packets do not carry: `tlstrace watch` looks them \
+                 up (not with -n), and `tlstrace fmt` takes lines that have them",
             ));
         }
         Ok(self)
@@ -462,11 +480,13 @@ pub(super) fn usage(message: impl fmt::Display) -> clap::Error {
 #[cfg(test)]
 mod tests {
     use std::ffi::OsString;
+    use std::sync::Arc;
 
     use clap::Parser as _;
 
     use super::*;
-    use crate::cli::args::fold_not;
+    use crate::cli::args::{Command, fold_not};
+    use crate::names::{Ends, Workload};
 
     fn watch(line: &str) -> Result<Watch, clap::Error> {
         let words = ["tlstrace"].into_iter().chain(line.split_whitespace()).map(OsString::from);
@@ -498,6 +518,24 @@ mod tests {
     }
 
     #[test]
+    fn names_are_those_of_either_end_and_a_replay_has_none() {
+        let pod = |pod: &str| {
+            let (pod, namespace) = (Some(pod.into()), Some("shop".into()));
+            let workload = Some(Workload { kind: "Deployment".into(), name: "web".into() });
+            Some(Arc::new(Identity { namespace, pod, workload, ..Identity::default() }))
+        };
+        let names = Ends { client: pod("web-7d9f-x"), server: pod("gateway-0") };
+        let entry = Entry { names, ..entry() };
+        let accepts = |line: &str| watch(line).unwrap().filter.accepts(&entry);
+        assert!(accepts("--pod web-*") && accepts("--pod gateway-* --namespace shop --workload web"));
+        assert!(!accepts("--pod api-*") && !accepts("--not --pod web-*"));
+        assert!(!watch("--pod *").unwrap().filter.accepts(&self::entry()), "who has no name is no pod");
+        let words = ["tlstrace", "replay", "a.pcap", "--pod", "x"].map(OsString::from);
+        let Some(Command::Replay(args)) = Args::try_parse_from(words).unwrap().command else { panic!() };
+        assert_eq!(Replay::new(args).unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
     fn ports_add_up_and_are_told_in_words() {
         assert_eq!(
             watch("--port 443,8000-8999 --port 15021").unwrap().filter.describe_ports(),
@@ -526,8 +564,8 @@ mod tests {
             "--ring-size 5000",
             "--count 0",
             "--redact everything",
-            "--pod shop-*",
-            "--not --namespace default",
+            "-n --pod shop-*",
+            "-n --not --namespace default",
         ] {
             let error = watch(line).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}: {error}");

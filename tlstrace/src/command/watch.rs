@@ -14,6 +14,7 @@ use crate::cli::{QueuedNotices, notice};
 use crate::engine::Engine;
 use crate::metrics::Metrics;
 use crate::metrics::server::{Endpoint, Exporter};
+use crate::names::{self, Names};
 use crate::outlet::{self, Outlet};
 use crate::report::Report;
 use crate::run::{self, End, Signals};
@@ -43,6 +44,7 @@ async fn watch(settings: Watch, endpoint: Option<Endpoint>) -> anyhow::Result<Ex
     for note in notes {
         notice(note);
     }
+    let names = settings.names.then(look_up);
     match capture.renounce_privileges() {
         Ok(kept) => log::info!("capabilities kept: {:?}", privilege::names(kept)),
         Err(error) => log::warn!("the capabilities that are needed no more could not be given up: {error:#}"),
@@ -57,7 +59,12 @@ async fn watch(settings: Watch, endpoint: Option<Endpoint>) -> anyhow::Result<Ex
     notice(format_args!("watching {}; {}", capture.describe(), settings.filter.describe_ports()));
     let mut report = Report::new(settings.output, settings.filter, observer, &mut out);
 
-    let printing = run::Printing { report: &mut report, printer: &printer, exporter: exporter.as_deref() };
+    let printing = run::Printing {
+        report: &mut report,
+        printer: &printer,
+        exporter: exporter.as_deref(),
+        names: names.as_ref(),
+    };
     let end = run::run(&mut capture, &mut engine, printing, &mut signals, settings.timeout).await?;
 
     if end == End::ClosedPipe {
@@ -75,6 +82,15 @@ async fn watch(settings: Watch, endpoint: Option<Endpoint>) -> anyhow::Result<Ex
         _ if report.gate().has_failed() => Exit::FailOn,
         End::Signal | End::Timeout | End::Count | End::ClosedPipe => Exit::Done,
     })
+}
+
+/// Begins to find out who has which address.
+fn look_up() -> Names {
+    let names = Names::default();
+    if let Err(error) = names::follow_listeners(names.listeners()) {
+        log::info!("which processes listen is not known: {error:#}");
+    }
+    names
 }
 
 /// Answers who asks for metrics, from now on.

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -13,6 +14,7 @@ use serde::Deserialize;
 use super::{Detail, Details, Entry, Leaf};
 use crate::engine::facts::{ConnectionId, Role};
 use crate::engine::timestamp::Timestamp;
+use crate::names::{Ends, Identity, Process, Workload};
 use crate::verdict::{Confidence, EndedBy, EndedHow, Severity};
 
 /// A line that was read back.
@@ -65,6 +67,8 @@ struct Line {
 struct Endpoint {
     ip: IpAddr,
     port: u16,
+    k8s: Option<Kubernetes>,
+    process: Option<ProcessFields>,
 }
 
 #[derive(Default, Deserialize)]
@@ -133,25 +137,68 @@ struct Timings {
     handshake: Option<u64>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Kubernetes {
     pod: Option<Named>,
     namespace: Option<Named>,
+    container: Option<Named>,
+    workload: Option<WorkloadFields>,
+    node: Option<Named>,
+    service: Option<Named>,
 }
 
 #[derive(Deserialize)]
 struct Named {
-    name: String,
+    name: Arc<str>,
+}
+
+#[derive(Deserialize)]
+struct WorkloadFields {
+    kind: Arc<str>,
+    name: Arc<str>,
+}
+
+#[derive(Deserialize)]
+struct ProcessFields {
+    pid: u32,
+    name: Arc<str>,
+}
+
+impl Endpoint {
+    fn identity(&mut self) -> Option<Arc<Identity>> {
+        let process = self.process.take();
+        let process = process.map(|process| Process { pid: process.pid, command: process.name });
+        let identity = Identity { process, ..self.k8s.take().unwrap_or_default().into() };
+        (!identity.is_empty()).then(|| Arc::new(identity))
+    }
+}
+
+impl From<Kubernetes> for Identity {
+    fn from(fields: Kubernetes) -> Self {
+        let name = |named: Option<Named>| named.map(|named| named.name);
+        Self {
+            namespace: name(fields.namespace),
+            pod: name(fields.pod),
+            container: name(fields.container),
+            workload: fields.workload.map(|workload| Workload { kind: workload.kind, name: workload.name }),
+            node: name(fields.node),
+            service: name(fields.service),
+            process: None,
+        }
+    }
 }
 
 impl Line {
     /// `None` if a time or a severity is none.
-    fn into_entry(self) -> Option<(Entry<'static>, Details<'static>)> {
+    fn into_entry(mut self) -> Option<(Entry<'static>, Details<'static>)> {
         let Trace { verdict, severity, confidence, summary, evidence, warnings, alternatives, .. } =
             self.tlstrace;
         let severity = Severity::parse(&severity)?;
-        let k8s = self.k8s.unwrap_or(Kubernetes { pod: None, namespace: None });
-        let name = |named: Option<Named>| named.map(|named| Cow::from(named.name));
+        let mut names = Ends { client: self.client.identity(), server: self.server.identity() };
+        // A line may say of which pod it is without saying which end that is.
+        if names == Ends::default() {
+            names.server = self.k8s.map(|fields| Arc::new(fields.into()));
+        }
         let is_failure = severity > Severity::Info;
         let entry = Entry {
             time: Timestamp::parse(&self.timestamp)?,
@@ -161,8 +208,7 @@ impl Line {
             client: SocketAddr::new(self.client.ip, self.client.port),
             server: SocketAddr::new(self.server.ip, self.server.port),
             server_name: self.tls.client.server_name.map(Cow::from),
-            pod: name(k8s.pod),
-            namespace: name(k8s.namespace),
+            names,
             ended_by: self.tlstrace.ended_by.as_ref().and_then(Ended::parse),
             summary: summary.into(),
             connection: self

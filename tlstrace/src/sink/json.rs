@@ -6,6 +6,7 @@ use std::fmt::Display;
 use std::hash::Hash;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use serde::ser::SerializeSeq;
 use serde::{Serialize, Serializer};
@@ -15,6 +16,7 @@ use crate::engine::facts::{HandshakeFacts, How};
 use crate::engine::locality::Direction;
 use crate::engine::segment;
 use crate::engine::timestamp::{Civil, Timestamp};
+use crate::names::Identity;
 use crate::tls::certificate::{Certificate, CertificateChain};
 use crate::tls::client_hello::ClientHello;
 use crate::tls::codepoints::{AlertLevel, ProtocolVersion};
@@ -106,13 +108,16 @@ struct Line<'a> {
     #[serde(rename = "@timestamp", serialize_with = "display")]
     timestamp: Timestamp,
     event: Event,
-    client: Endpoint,
-    server: Endpoint,
+    client: Endpoint<'a>,
+    server: Endpoint<'a>,
     network: Network,
     #[serde(skip_serializing_if = "ObserverFields::is_empty")]
     observer: ObserverFields<'a>,
     tls: Tls<'a>,
     tlstrace: Trace<'a>,
+    /// Of the end that the line is filed under.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    k8s: Option<Kubernetes<'a>>,
 }
 
 #[derive(Serialize)]
@@ -123,11 +128,49 @@ struct Event {
 }
 
 #[derive(Serialize)]
-struct Endpoint {
+struct Endpoint<'a> {
     ip: IpAddr,
     port: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     nat: Option<Translated>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    k8s: Option<Kubernetes<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    process: Option<Process<'a>>,
+}
+
+/// Names of one end, nested as in the semantic conventions of OpenTelemetry.
+#[derive(Serialize)]
+struct Kubernetes<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<Named<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<Named<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container: Option<Named<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workload: Option<Workload<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<Named<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<Named<'a>>,
+}
+
+#[derive(Serialize)]
+struct Named<'a> {
+    name: &'a str,
+}
+
+#[derive(Serialize)]
+struct Workload<'a> {
+    kind: &'a str,
+    name: &'a str,
+}
+
+#[derive(Serialize)]
+struct Process<'a> {
+    pid: u32,
+    name: &'a str,
 }
 
 /// An endpoint behind a translation of addresses.
@@ -443,6 +486,7 @@ struct Capture {
 impl<'a> Line<'a> {
     fn of(verdict: &'a Verdict, observer: &'a Observer, parts: &Parts<'a>) -> Self {
         let facts = &*verdict.facts;
+        let names = &verdict.names;
         let (client, server) = (facts.client().address.ip(), facts.server().address.ip());
         // Where nothing is known to be local, the hook knows at least which way packets went.
         let direction = observer.locality.direction(client, server).or(match facts.direction {
@@ -458,10 +502,12 @@ impl<'a> Line<'a> {
             },
             client: match facts.proxy.and_then(|header| header.source) {
                 // What is translated is the load balancer's address.
-                Some(inner) => Endpoint::of(inner, None),
-                None => Endpoint::of(facts.client().address, facts.client().translated),
+                Some(inner) => Endpoint::of(inner, None, names.client.as_deref()),
+                None => {
+                    Endpoint::of(facts.client().address, facts.client().translated, names.client.as_deref())
+                }
             },
-            server: Endpoint::of(facts.server().address, facts.server().translated),
+            server: Endpoint::of(facts.server().address, facts.server().translated, names.server.as_deref()),
             network: Network {
                 kind: if facts.server().address.is_ipv4() { "ipv4" } else { "ipv6" },
                 direction: direction.map(Direction::as_str),
@@ -472,17 +518,40 @@ impl<'a> Line<'a> {
             },
             tls: Tls::of(facts, parts),
             tlstrace: Trace::of(verdict, parts),
+            k8s: names.subject().and_then(Kubernetes::of),
         }
     }
 }
 
-impl Endpoint {
-    fn of(address: SocketAddr, translated: Option<SocketAddr>) -> Self {
+impl<'a> Endpoint<'a> {
+    fn of(address: SocketAddr, translated: Option<SocketAddr>, identity: Option<&'a Identity>) -> Self {
+        let process = identity.and_then(|identity| identity.process.as_ref());
         Self {
             ip: address.ip(),
             port: address.port(),
             nat: translated.map(|address| Translated { ip: address.ip(), port: address.port() }),
+            k8s: identity.and_then(Kubernetes::of),
+            process: process.map(|process| Process { pid: process.pid, name: &process.command }),
         }
+    }
+}
+
+impl<'a> Kubernetes<'a> {
+    /// `None` if nothing is known.
+    fn of(identity: &'a Identity) -> Option<Self> {
+        let Identity { namespace, pod, container, workload, node, service, process: _ } = identity;
+        let named = |name: &'a Option<Arc<str>>| name.as_deref().map(|name| Named { name });
+        let is_known = pod.is_some() || service.is_some() || node.is_some();
+        is_known.then(|| Self {
+            pod: named(pod),
+            namespace: named(namespace),
+            container: named(container),
+            workload: workload
+                .as_ref()
+                .map(|workload| Workload { kind: &workload.kind, name: &workload.name }),
+            node: named(node),
+            service: named(service),
+        })
     }
 }
 

@@ -17,6 +17,7 @@ mod live_replay;
 mod loss;
 mod matrix;
 mod metrics;
+mod names;
 mod namespaces;
 mod neighbours;
 mod output;
