@@ -78,6 +78,8 @@ pub struct WatchArgs {
     pub filter: FilterArgs,
     #[command(flatten)]
     pub export: ExportArgs,
+    #[command(flatten)]
+    pub names: NamesArgs,
 }
 
 /// Options of `tlstrace fmt`.
@@ -221,6 +223,15 @@ pub struct JudgeArgs {
     /// external (neither is: forwarded).
     #[arg(long, value_name = "ADDRESS|CIDR")]
     pub local: Vec<String>,
+}
+
+/// Who has an address.
+#[derive(Clone, Debug, ClapArgs)]
+#[command(next_help_heading = "Names")]
+pub struct NamesArgs {
+    /// Socket of the container runtime that knows this node's pods. Default: where containerd and CRI-O have theirs.
+    #[arg(long, value_name = "SOCKET")]
+    pub cri: Option<PathBuf>,
 }
 
 /// What is told to other programs.

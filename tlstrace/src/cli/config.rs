@@ -36,6 +36,7 @@ pub struct Config {
     output: Output,
     filter: Filter,
     export: Export,
+    names: Names,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -106,6 +107,12 @@ struct Export {
     metrics_certificates: Option<u32>,
 }
 
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Names {
+    cri: Option<PathBuf>,
+}
+
 /// `443` or `"8000-8999"`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
@@ -137,12 +144,14 @@ impl Config {
 
     /// Sets what `given`, the command line, does not.
     pub fn apply(self, args: &mut WatchArgs, given: &ArgMatches) {
-        let Self { source, judging, output, filter, export } = self;
+        let Self { source, judging, output, filter, export, names } = self;
         source.apply(&mut args.source, given);
         judging.apply(&mut args.judge, given);
         output.apply(&mut args.output, given);
         filter.apply(&mut args.filter, given);
         export.apply(&mut args.export, given);
+        let Names { cri } = names;
+        set(&mut args.names.cri, cri, "cri", given);
     }
 }
 

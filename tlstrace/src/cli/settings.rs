@@ -12,7 +12,8 @@ use clap::error::ErrorKind;
 
 use super::args::{
     Args, AttachArg, CleanupArgs, DoctorArgs, ExportArgs, FilterArgs, FmtArgs, FormatArg, JudgeArgs,
-    OutputArgs, RedactArg, ReplayArgs, SourceArgs, StyleArgs, SummaryArg, TimeArg, WatchArgs, WhenArg,
+    NamesArgs, OutputArgs, RedactArg, ReplayArgs, SourceArgs, StyleArgs, SummaryArg, TimeArg, WatchArgs,
+    WhenArg,
 };
 use super::glob::Glob;
 use super::values;
@@ -34,9 +35,16 @@ pub struct Watch {
     pub judging: Judging,
     pub output: Output,
     pub filter: Filter,
-    /// Whether names of addresses are looked up.
-    pub names: bool,
+    /// `None`: they are not looked up.
+    pub names: Option<Names>,
     pub metrics: Option<Metrics>,
+}
+
+/// Where names of addresses come from, beside `/proc`.
+#[derive(Clone, Debug)]
+pub struct Names {
+    /// The container runtime's socket, if it is not one of the usual.
+    pub cri: Option<PathBuf>,
 }
 
 /// `--metrics`.
@@ -161,7 +169,7 @@ struct Criterion<T> {
 impl Watch {
     /// Checks what was typed. The error is of clap's kind: it prints itself, and its exit code is 2.
     pub fn new(args: WatchArgs) -> Result<Self, clap::Error> {
-        let WatchArgs { config: _, source, judge, output, filter, export } = args;
+        let WatchArgs { config: _, source, judge, output, filter, export, names } = args;
         let SourceArgs { interfaces, attach, netns, timeout, ring_size } = source;
         let attach = match attach {
             AttachArg::Auto => Mode::Auto,
@@ -170,7 +178,7 @@ impl Watch {
             AttachArg::Packet => Mode::Packet,
         };
         let interfaces = selection(&interfaces);
-        let names = !output.numeric;
+        let names = if output.numeric { None } else { Some(Names::new(names)?) };
         if !(ring_size.is_power_of_two() && ring_size >= 4096) {
             return Err(usage(format!("--ring-size {ring_size} is not a power of two from 4096 on")));
         }
@@ -183,10 +191,24 @@ impl Watch {
             timeout: timeout.map(|text| values::duration(&text)).transpose().map_err(usage)?,
             judging: Judging::new(judge)?,
             output: Output::new(output)?,
-            filter: if names { Filter::new(filter)? } else { Filter::new(filter)?.without_names()? },
+            filter: if names.is_some() {
+                Filter::new(filter)?
+            } else {
+                Filter::new(filter)?.without_names()?
+            },
             names,
             metrics: Metrics::new(&export)?,
         })
+    }
+}
+
+impl Names {
+    fn new(args: NamesArgs) -> Result<Self, clap::Error> {
+        let NamesArgs { cri } = args;
+        if cri.is_some() && !cfg!(feature = "cri") {
+            return Err(usage("--cri: this program was built without `cri`"));
+        }
+        Ok(Self { cri })
     }
 }
 

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 
 use super::{Exit, engine_settings};
 use crate::capture::{self, Capture, privilege};
-use crate::cli::settings::Watch;
+use crate::cli::settings::{self, Filter, Watch};
 use crate::cli::{QueuedNotices, notice};
 use crate::engine::Engine;
 use crate::metrics::Metrics;
@@ -28,15 +28,17 @@ pub(super) fn run(settings: Watch) -> anyhow::Result<Exit> {
         Endpoint::bind(address).with_context(|| format!("cannot serve metrics on {address}"))
     });
     let endpoint = endpoint.transpose()?;
+    // Pods come and go in the node's namespace.
+    let names = settings.names.as_ref().map(|sources| look_up(sources, &settings.filter)).transpose()?;
     if let Some(namespace) = &settings.network_namespace {
         capture::enter(namespace)?;
     }
     // One thread: the engine is one, and the network namespace belongs to the thread.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("cannot start the tokio runtime")?.block_on(watch(settings, endpoint))
+    runtime.context("cannot start the tokio runtime")?.block_on(watch(settings, endpoint, names))
 }
 
-async fn watch(settings: Watch, endpoint: Option<Endpoint>) -> anyhow::Result<Exit> {
+async fn watch(settings: Watch, endpoint: Option<Endpoint>, names: Option<Names>) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen()?;
     let mut engine = Engine::new(engine_settings(&settings.filter, &settings.judging)?);
     let mut notes = Vec::new();
@@ -44,7 +46,11 @@ async fn watch(settings: Watch, endpoint: Option<Endpoint>) -> anyhow::Result<Ex
     for note in notes {
         notice(note);
     }
-    let names = settings.names.then(look_up);
+    if let Some(names) = &names
+        && let Err(error) = names::follow_listeners(names.listeners())
+    {
+        log::info!("which processes listen is not known: {error:#}");
+    }
     match capture.renounce_privileges() {
         Ok(kept) => log::info!("capabilities kept: {:?}", privilege::names(kept)),
         Err(error) => log::warn!("the capabilities that are needed no more could not be given up: {error:#}"),
@@ -84,13 +90,34 @@ async fn watch(settings: Watch, endpoint: Option<Endpoint>) -> anyhow::Result<Ex
     })
 }
 
-/// Begins to find out who has which address.
-fn look_up() -> Names {
+/// Begins to find out which pods have which addresses.
+fn look_up(sources: &settings::Names, filter: &Filter) -> anyhow::Result<Names> {
     let names = Names::default();
-    if let Err(error) = names::follow_listeners(names.listeners()) {
-        log::info!("which processes listen is not known: {error:#}");
+    let found = follow_pods(sources, &names)?;
+    if !found && filter.asks_for_names() {
+        notice("nobody knows names of pods here: no container runtime was found (--cri)");
     }
-    names
+    Ok(names)
+}
+
+/// Whether anybody knows them.
+#[cfg(feature = "cri")]
+fn follow_pods(sources: &settings::Names, names: &Names) -> anyhow::Result<bool> {
+    let Some(socket) = sources.cri.clone().or_else(names::cri::find_socket) else { return Ok(false) };
+    let shown = socket.display().to_string();
+    match names::cri::follow(socket, names.clone()) {
+        Ok(()) => Ok(true),
+        Err(error) if sources.cri.is_some() => Err(error.context(format!("no names of pods from {shown}"))),
+        Err(error) => {
+            notice(format_args!("no names of pods from {shown}: {error:#}"));
+            Ok(false)
+        }
+    }
+}
+
+#[cfg(not(feature = "cri"))]
+fn follow_pods(_: &settings::Names, _: &Names) -> anyhow::Result<bool> {
+    Ok(false)
 }
 
 /// Answers who asks for metrics, from now on.

@@ -4,9 +4,13 @@
 //! there is no doubt. Whoever fills it does so in a thread of its own; to name the ends of a verdict is to read it, so
 //! that nothing ever waits for a look-up.
 
+#[cfg(feature = "cri")]
+pub mod cri;
 mod directory;
 mod identity;
 mod processes;
+#[cfg(feature = "cri")]
+mod workload;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a test panics where something is not as it says")]
 
 mod conditions;
+mod containerd;
 mod doctor;
 mod frame;
 mod guest;
