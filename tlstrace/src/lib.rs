@@ -3,6 +3,7 @@
 //!
 //! The kernel selects, userspace decides: see `ARCHITECTURE.md`.
 
+pub mod aggregate;
 pub mod capture;
 pub mod cli;
 pub mod command;

@@ -16,14 +16,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
+use tlstrace::aggregate::{Aggregate, Quantiles};
+use tlstrace::engine::timestamp::Timestamp;
 use tlstrace::engine::{Engine, Output, Settings};
 use tlstrace::entry::Saved;
 use tlstrace::names::{Ends, Identity, Process, Workload};
 use tlstrace::sink::{Observer, SINKS, Style};
 use tlstrace::summary::{CaptureTotals, Object, Summary};
-use tlstrace::verdict::rules;
+use tlstrace::verdict::{Severity, rules};
 use wire::{Player, Variation};
 
 #[test]
@@ -90,6 +93,45 @@ fn a_summary_is_valid_and_shows_all_that_its_schema_names() {
 }
 
 #[test]
+fn an_aggregate_is_valid_shows_all_that_its_schema_names_and_is_read_back() {
+    let schema = Schema::read_from("tlstrace-aggregate-1.json");
+    let end = Timestamp::from_nanos(1_795_341_600_000_000_000);
+    let millis = Duration::from_millis;
+    let aggregate = Aggregate {
+        start: end,
+        end: end.after(millis(10_000)),
+        verdict: "ok".into(),
+        severity: Severity::Info,
+        server: Some(([192, 0, 2, 1], 443).into()),
+        server_name: Some("api.example.com".into()),
+        identity: Some(Arc::new(Identity { process: None, ..everything_known() })),
+        count: 412,
+        handshake: Some(Quantiles { p50: millis(3), p90: millis(4), p99: millis(12) }),
+        is_suppressed: false,
+    };
+    let observer = Observer { hostname: Some("node-1".into()), ..Observer::default() };
+    let bare =
+        Aggregate { server: None, server_name: None, identity: None, handshake: None, ..aggregate.clone() };
+    let mut seen = BTreeSet::new();
+    for aggregate in [aggregate, bare] {
+        for kind in SINKS.iter().filter(|kind| kind.name != "text") {
+            let mut line = Vec::new();
+            (kind.open)(Style::default()).aggregate(&aggregate, &observer, &mut line).unwrap();
+            let Ok(Saved::Aggregate(read)) = Saved::parse(&line) else { panic!("{}", kind.name) };
+            assert_eq!(*read, aggregate);
+            if kind.name == "json" {
+                let line = serde_json::from_slice(&line).unwrap();
+                assert_eq!(schema.problems(&line), Vec::<String>::new(), "{line:#}");
+                names(&line, &mut seen);
+            }
+        }
+    }
+    let mut unused = schema.properties();
+    unused.retain(|name| !seen.contains(name));
+    assert!(unused.is_empty(), "no aggregate shows {unused:?}");
+}
+
+#[test]
 fn the_verdicts_of_the_schema_are_those_of_the_registry() {
     let schema = Schema::read();
     let listed: Vec<_> = schema.definition("verdict")["enum"].as_array().unwrap().clone();
@@ -111,6 +153,7 @@ fn every_object_of_the_schema_is_closed() {
     }
     check(&Schema::read().0);
     check(&Schema::read_from("tlstrace-summary-1.json").0);
+    check(&Schema::read_from("tlstrace-aggregate-1.json").0);
 }
 
 #[test]

@@ -88,6 +88,11 @@ pub struct FmtArgs {
     /// Files of JSON lines, `-` for standard input.
     #[arg(default_value = "-", value_name = "FILE")]
     pub files: Vec<PathBuf>,
+    /// Make one log of those of several nodes: in the order of time, and one line for a connection that two of them saw.
+    ///
+    /// Files are read side by side. A single one, such as standard input, is taken to be in order.
+    #[arg(long)]
+    pub merge: bool,
     /// Text, or the JSON lines that match as they are.
     #[arg(short, long, value_parser = ["text", "json"], default_value = "text", value_name = "FORMAT")]
     pub output: String,
@@ -272,6 +277,14 @@ pub struct OutputArgs {
     /// Hide server names (`sni`), or the hosts among client addresses (`client`), in all output.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT[,WHAT]")]
     pub redact: Vec<RedactArg>,
+    /// Print counts of such verdicts by listener and server name, with quantiles, instead of a line each; repeatable.
+    ///
+    /// `--aggregate ok=10s` keeps failures one by one and needs no `--all`. Schema `tlstrace-aggregate/1`.
+    #[arg(long, value_name = "ID|GLOB=PERIOD")]
+    pub aggregate: Vec<String>,
+    /// Most lines a second. What is beyond is counted, and the counts are printed every 10 s.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_rate: Option<u32>,
     /// How to sum up at the end (and at SIGUSR1): on standard error, also as a JSON line on standard output, or not
     /// at all.
     #[arg(long, value_enum, default_value_t = SummaryArg::Text, value_name = "FORMAT")]

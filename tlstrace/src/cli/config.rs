@@ -69,6 +69,8 @@ struct Output {
     count: Option<std::num::NonZeroU64>,
     fail_on: Option<Vec<String>>,
     redact: Option<Vec<Word<RedactArg>>>,
+    aggregate: Option<Vec<String>>,
+    max_rate: Option<std::num::NonZeroU32>,
     summary: Option<Word<SummaryArg>>,
 }
 
@@ -185,7 +187,8 @@ impl Judging {
 
 impl Output {
     fn apply(self, args: &mut OutputArgs, given: &ArgMatches) {
-        let Self { output, all, numeric, verbose, color, fold, time, count, fail_on, redact, summary } = self;
+        let Self { output, all, numeric, verbose, color, fold, time, .. } = self;
+        let Self { count, fail_on, redact, aggregate, max_rate, summary, .. } = self;
         set(&mut args.numeric, numeric, "numeric", given);
         set(&mut args.output, output.map(|format| format.0), "output", given);
         set(&mut args.all, all, "all", given);
@@ -193,6 +196,8 @@ impl Output {
         set(&mut args.fail_on, fail_on, "fail_on", given);
         let redact = redact.map(|words| words.into_iter().map(|word| word.0).collect::<Vec<_>>());
         set(&mut args.redact, redact, "redact", given);
+        set(&mut args.aggregate, aggregate, "aggregate", given);
+        set(&mut args.max_rate, max_rate.map(std::num::NonZero::get), "max_rate", given);
         set(&mut args.summary, summary.map(|word| word.0), "summary", given);
         let StyleArgs { verbose: verbose_arg, color: color_arg, time: time_arg, fold: fold_arg } =
             &mut args.style;

@@ -106,6 +106,8 @@ pub struct Fmt {
     pub files: Vec<PathBuf>,
     /// Lines that match, as they are, instead of text.
     pub raw: bool,
+    /// As one log.
+    pub merge: bool,
     pub output: Output,
     pub filter: Filter,
 }
@@ -122,6 +124,10 @@ pub struct Output {
     pub fail_on: Vec<FailOn>,
     pub redaction: Redaction,
     pub summary: SummaryFormat,
+    /// Verdicts that are printed as counts, and over which periods.
+    pub aggregate: Vec<(Glob, Duration)>,
+    /// Most lines a second.
+    pub max_rate: Option<u32>,
 }
 
 /// How the summary is told.
@@ -286,7 +292,7 @@ impl From<FormatArg> for Format {
 impl Fmt {
     /// As [`Watch::new`].
     pub fn new(args: FmtArgs) -> Result<Self, clap::Error> {
-        let FmtArgs { files, output, style, count, fail_on, summary, filter } = args;
+        let FmtArgs { files, merge, output, style, count, fail_on, summary, filter } = args;
         let raw = output == "json";
         let output = Output {
             style: self::style(&style),
@@ -296,22 +302,38 @@ impl Fmt {
             fail_on: self::fail_on(&fail_on),
             redaction: Redaction::default(),
             summary: summary.into(),
+            aggregate: Vec::new(),
+            max_rate: None,
             sink: sink(&output)?,
         };
-        Ok(Self { files, raw, output, filter: Filter::new(filter)? })
+        Ok(Self { files, raw, merge, output, filter: Filter::new(filter)? })
     }
 }
 
 impl Output {
     pub fn new(args: OutputArgs) -> Result<Self, clap::Error> {
         // `--numeric` is for those who look names up: `replay` has nobody to ask.
-        let OutputArgs { output: format, all, count, style, numeric: _, fail_on, redact, summary } = args;
+        let OutputArgs {
+            output: format,
+            all,
+            count,
+            style,
+            numeric: _,
+            fail_on,
+            redact,
+            summary,
+            aggregate,
+            max_rate,
+        } = args;
+        let aggregate = aggregate.iter().map(|text| values::aggregate(text)).collect::<Result<_, _>>();
         Ok(Self {
             sink: sink(&format)?,
             style: self::style(&style),
             all,
             count,
             fail_on: self::fail_on(&fail_on),
+            aggregate: aggregate.map_err(usage)?,
+            max_rate,
             redaction: Redaction::new(redact.contains(&RedactArg::Sni), redact.contains(&RedactArg::Client)),
             summary: summary.into(),
         })

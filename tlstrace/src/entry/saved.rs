@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{Detail, Details, Entry, Leaf};
+use crate::aggregate::{Aggregate, Quantiles};
 use crate::engine::facts::{ConnectionId, Role};
 use crate::engine::timestamp::Timestamp;
 use crate::names::{Ends, Identity, Process, Workload};
@@ -21,6 +22,8 @@ use crate::verdict::{Confidence, EndedBy, EndedHow, Severity};
 #[derive(Clone, Debug)]
 pub enum Saved {
     Verdict(Box<(Entry<'static>, Details<'static>)>),
+    /// An object of schema `tlstrace-aggregate/1`.
+    Aggregate(Box<Aggregate>),
     /// An object of schema `tlstrace-summary/1`.
     Summary(serde_json::Value),
 }
@@ -41,6 +44,7 @@ impl Saved {
             value => value,
         };
         match value.pointer("/tlstrace/schema").and_then(serde_json::Value::as_str) {
+            Some("tlstrace-aggregate/1") => Ok(Self::Aggregate(Box::new(aggregate(&value).ok_or(NotOurs)?))),
             Some("tlstrace-summary/1") => Ok(Self::Summary(value)),
             Some("tlstrace/1") => {
                 let line: Line = serde_json::from_value(value).map_err(|_| NotOurs)?;
@@ -49,6 +53,33 @@ impl Saved {
             _ => Err(NotOurs),
         }
     }
+}
+
+fn aggregate(value: &serde_json::Value) -> Option<Aggregate> {
+    let text = |pointer: &str| value.pointer(pointer)?.as_str();
+    let time = |pointer: &str| Timestamp::parse(text(pointer)?);
+    let micros = |pointer: &str| value.pointer(pointer)?.as_u64().map(Duration::from_micros);
+    let quantiles = || {
+        let [p50, p90, p99] =
+            ["p50", "p90", "p99"].map(|name| micros(&format!("/tlstrace/handshake_us/{name}")));
+        Some(Quantiles { p50: p50?, p90: p90?, p99: p99? })
+    };
+    let server = value.get("server").cloned().map(serde_json::from_value::<Endpoint>).transpose().ok()?;
+    Some(Aggregate {
+        start: time("/event/start")?,
+        end: time("/event/end")?,
+        verdict: text("/tlstrace/verdict")?.to_owned(),
+        severity: Severity::parse(text("/tlstrace/severity")?)?,
+        server: server.as_ref().map(|server| SocketAddr::new(server.ip, server.port)),
+        server_name: text("/tls/client/server_name").map(str::to_owned),
+        identity: server.and_then(|mut server| server.identity()),
+        count: value.pointer("/tlstrace/count")?.as_u64()?,
+        handshake: quantiles(),
+        is_suppressed: value
+            .pointer("/tlstrace/suppressed")
+            .and_then(serde_json::Value::as_bool)
+            .unwrap_or(false),
+    })
 }
 
 #[derive(Deserialize)]

@@ -12,6 +12,7 @@ use serde::ser::SerializeSeq;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use crate::aggregate::Aggregate;
 use crate::engine::facts::{HandshakeFacts, How};
 use crate::engine::locality::Direction;
 use crate::engine::segment;
@@ -24,7 +25,7 @@ use crate::tls::fingerprint;
 use crate::verdict::{Alternative, EndedHow, Evidence, Severity, Verdict, words};
 
 use super::rendered::Rendered;
-use super::{Observer, Sink};
+use super::{Observer, Sink, aggregate};
 
 /// The JSON format.
 #[derive(Default)]
@@ -67,6 +68,18 @@ impl Sink for Json {
             },
         };
         serde_json::to_writer(&mut self.line, &Line::of(verdict, observer, &parts))?;
+        self.line.push(b'\n');
+        out.write_all(&self.line)
+    }
+
+    fn aggregate(
+        &mut self,
+        aggregate: &Aggregate,
+        observer: &Observer,
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        self.line.clear();
+        serde_json::to_writer(&mut self.line, &aggregate::Object::of(aggregate, observer))?;
         self.line.push(b'\n');
         out.write_all(&self.line)
     }
@@ -141,7 +154,7 @@ struct Endpoint<'a> {
 
 /// Names of one end, nested as in the semantic conventions of OpenTelemetry.
 #[derive(Serialize)]
-struct Kubernetes<'a> {
+pub(super) struct Kubernetes<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pod: Option<Named<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -497,7 +510,7 @@ impl<'a> Line<'a> {
         Self {
             timestamp: verdict.time(),
             event: Event {
-                outcome: verdict.outcome(),
+                outcome: outcome(verdict.severity, verdict.id),
                 duration: nanos(verdict.time().since(facts.first_seen)),
             },
             client: match facts.proxy.and_then(|header| header.source) {
@@ -538,7 +551,7 @@ impl<'a> Endpoint<'a> {
 
 impl<'a> Kubernetes<'a> {
     /// `None` if nothing is known.
-    fn of(identity: &'a Identity) -> Option<Self> {
+    pub(super) fn of(identity: &'a Identity) -> Option<Self> {
         let Identity { namespace, pod, container, workload, node, service, process: _ } = identity;
         let named = |name: &'a Option<Arc<str>>| name.as_deref().map(|name| Named { name });
         let is_known = pod.is_some() || service.is_some() || node.is_some();
@@ -896,13 +909,11 @@ fn display_option<T: Display, S: Serializer>(value: &Option<T>, serializer: S) -
     }
 }
 
-impl Verdict {
-    /// `success`, `failure` or `unknown`.
-    fn outcome(&self) -> &'static str {
-        match (self.severity, self.id) {
-            (_, "ok") => "success",
-            (Severity::Info, _) => "unknown",
-            (Severity::Warning | Severity::Error, _) => "failure",
-        }
+/// `success`, `failure` or `unknown`.
+pub(super) fn outcome(severity: Severity, verdict: &str) -> &'static str {
+    match (severity, verdict) {
+        (_, "ok") => "success",
+        (Severity::Info, _) => "unknown",
+        (Severity::Warning | Severity::Error, _) => "failure",
     }
 }

@@ -9,11 +9,13 @@ use std::sync::Arc;
 
 use anstyle::{AnsiColor, Style as Ansi};
 
+use crate::aggregate::Aggregate;
 use crate::engine::timestamp::{Civil, Timestamp};
 use crate::entry::{Details, Entry};
 use crate::names::Identity;
 use crate::verdict::{Confidence, Severity, Verdict};
 
+use super::aggregate::{destination, sentence};
 use super::clean::Clean;
 use super::fold::{Folded, Folds};
 use super::{Observer, Sink, Style, TimeFormat};
@@ -78,6 +80,24 @@ impl Text {
         if self.style.verbose {
             self.compose_details(&details()).map_err(io::Error::other)?;
         }
+        out.write_all(self.lines.as_bytes())
+    }
+
+    /// Writes what stands for many verdicts.
+    pub fn show_aggregate(&mut self, aggregate: &Aggregate, out: &mut dyn Write) -> io::Result<()> {
+        let row = Row {
+            at: aggregate.end,
+            severity: aggregate.severity,
+            verdict: Clean(&aggregate.verdict).to_string(),
+            client: String::new(),
+            client_ip: String::new(),
+            server: String::new(),
+            ended: String::new(),
+            remark: String::new(),
+            sentence: sentence(aggregate),
+        };
+        self.lines.clear();
+        self.compose(&row, &destination(aggregate), "").map_err(io::Error::other)?;
         out.write_all(self.lines.as_bytes())
     }
 
@@ -177,6 +197,15 @@ impl Text {
 impl Sink for Text {
     fn emit(&mut self, verdict: &Verdict, _observer: &Observer, out: &mut dyn Write) -> io::Result<()> {
         self.show(&Entry::of(verdict), || Details::of(verdict), out)
+    }
+
+    fn aggregate(
+        &mut self,
+        aggregate: &Aggregate,
+        _observer: &Observer,
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        self.show_aggregate(aggregate, out)
     }
 
     fn deadline(&self) -> Option<Timestamp> {

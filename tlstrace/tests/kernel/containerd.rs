@@ -143,7 +143,7 @@ impl Runtime {
         let config = format!(
             r#"{{"architecture": "{architecture}", "os": "linux", "config": {{"Entrypoint": ["/bin/busybox", "sleep", "{}"]}},
                 "rootfs": {{"type": "layers", "diff_ids": ["sha256:{digest}"]}}}}"#,
-            self.mark()
+            mark()
         );
         fs::write(self.folder.join("config.json"), config).unwrap();
         let manifest =
@@ -161,14 +161,14 @@ impl Runtime {
 
     fn run_pod(&self, name: &str) -> Pod {
         let (_, hash) = name.rsplit_once('-').unwrap().0.rsplit_once('-').unwrap();
-        let metadata = [field(1, name), field(2, &format!("uid-of-{name}")), field(3, "shop")].concat();
+        let metadata = [field(1, name), field(2, format!("uid-of-{name}")), field(3, "shop")].concat();
         let label = [field(1, "pod-template-hash"), field(2, hash)].concat();
         let config = [field(1, metadata), field(6, label)].concat();
         let answer = self.call("RunPodSandbox", &field(1, config));
         // The only field: the id.
         let [_tag, _length, sandbox @ ..] = &*answer else { panic!("{answer:?}") };
         let sandbox = String::from_utf8(sandbox.to_vec()).unwrap();
-        let namespace = Namespace::of_process(self.sleeper()).unwrap();
+        let namespace = Namespace::of_process(Self::sleeper()).unwrap();
         let output = run(namespace.command("ip").args(["-4", "-oneline", "address", "show", "dev", "eth0"]));
         let output = String::from_utf8(output).unwrap();
         let address = output.split_whitespace().nth(3).unwrap().split('/').next().unwrap();
@@ -200,13 +200,9 @@ impl Runtime {
         answer.get(5..).unwrap().to_vec()
     }
 
-    /// What the image's program is told, by which its process is found.
-    fn mark(&self) -> String {
-        format!("{}", 1_000_000_000 + u64::from(std::process::id()))
-    }
-
-    fn sleeper(&self) -> u32 {
-        let wanted = format!("/bin/busybox\0sleep\0{}\0", self.mark());
+    /// The process of the only pod.
+    fn sleeper() -> u32 {
+        let wanted = format!("/bin/busybox\0sleep\0{}\0", mark());
         let processes = fs::read_dir("/proc").unwrap().flatten();
         let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         pids.find(|pid: &u32| {
@@ -223,6 +219,11 @@ impl Drop for Runtime {
 }
 
 const IMAGE: &str = "tlstrace.test/pause:1";
+
+/// What the image's program is told, by which its process is found.
+fn mark() -> u64 {
+    1_000_000_000 + u64::from(std::process::id())
+}
 
 /// A field of a protobuf message: text, bytes or another message.
 fn field(number: u8, content: impl AsRef<[u8]>) -> Vec<u8> {
