@@ -115,7 +115,9 @@ fn logs_of_two_nodes_become_one() {
     let (one, two) = (captures(FAILING), captures(&FAILING[1..]));
     let json = |files: &[PathBuf], node: &str| -> String {
         let mut lines = json_lines(&replay(&["-o", "json", "--all"], files));
-        lines.iter_mut().for_each(|line| line["observer"]["hostname"] = node.into());
+        for line in &mut lines {
+            line["observer"]["hostname"] = node.into();
+        }
         lines.iter().map(Value::to_string).collect::<Vec<_>>().join("\n")
     };
     let folder = std::env::temp_dir().join(format!("tlstrace-merge-{}", std::process::id()));

@@ -237,6 +237,10 @@ pub struct NamesArgs {
     /// Socket of the container runtime that knows this node's pods. Default: where containerd and CRI-O have theirs.
     #[arg(long, value_name = "SOCKET")]
     pub cri: Option<PathBuf>,
+    /// Directory with the `token` and the `ca.crt` to ask the cluster's API with. Default: those of the pod's service
+    /// account.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub kube_credentials: Option<PathBuf>,
 }
 
 /// What is told to other programs.

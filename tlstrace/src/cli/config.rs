@@ -110,9 +110,10 @@ struct Export {
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 struct Names {
     cri: Option<PathBuf>,
+    kube_credentials: Option<PathBuf>,
 }
 
 /// `443` or `"8000-8999"`.
@@ -152,8 +153,9 @@ impl Config {
         output.apply(&mut args.output, given);
         filter.apply(&mut args.filter, given);
         export.apply(&mut args.export, given);
-        let Names { cri } = names;
+        let Names { cri, kube_credentials } = names;
         set(&mut args.names.cri, cri, "cri", given);
+        set(&mut args.names.kube_credentials, kube_credentials, "kube_credentials", given);
     }
 }
 

@@ -45,6 +45,8 @@ pub struct Watch {
 pub struct Names {
     /// The container runtime's socket, if it is not one of the usual.
     pub cri: Option<PathBuf>,
+    /// Where the token for the cluster's API is, if not where pods have it.
+    pub kube_credentials: Option<PathBuf>,
 }
 
 /// `--metrics`.
@@ -210,11 +212,14 @@ impl Watch {
 
 impl Names {
     fn new(args: NamesArgs) -> Result<Self, clap::Error> {
-        let NamesArgs { cri } = args;
+        let NamesArgs { cri, kube_credentials } = args;
         if cri.is_some() && !cfg!(feature = "cri") {
             return Err(usage("--cri: this program was built without `cri`"));
         }
-        Ok(Self { cri })
+        if kube_credentials.is_some() && !cfg!(feature = "k8s") {
+            return Err(usage("--kube-credentials: this program was built without `k8s`"));
+        }
+        Ok(Self { cri, kube_credentials })
     }
 }
 

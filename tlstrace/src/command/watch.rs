@@ -90,34 +90,58 @@ async fn watch(settings: Watch, endpoint: Option<Endpoint>, names: Option<Names>
     })
 }
 
-/// Begins to find out which pods have which addresses.
+/// Begins to find out which pods have which addresses: from the cluster, or else from the container runtime.
 fn look_up(sources: &settings::Names, filter: &Filter) -> anyhow::Result<Names> {
     let names = Names::default();
-    let found = follow_pods(sources, &names)?;
-    if !found && filter.asks_for_names() {
-        notice("nobody knows names of pods here: no container runtime was found (--cri)");
+    let is_known = follow_cluster(sources, &names)? || follow_runtime(sources, &names)?;
+    if !is_known && filter.asks_for_names() {
+        notice(
+            "nobody knows names of pods here: there is neither a container runtime (--cri) nor a service account",
+        );
     }
     Ok(names)
 }
 
-/// Whether anybody knows them.
+/// Whether this is a pod that may ask. Who was told where to ask must not be left without an answer.
+#[cfg(feature = "k8s")]
+fn follow_cluster(sources: &settings::Names, names: &Names) -> anyhow::Result<bool> {
+    let is_asked = sources.kube_credentials.is_some();
+    let Some(cluster) = names::kubernetes::Cluster::find(sources.kube_credentials.clone()) else {
+        anyhow::ensure!(!is_asked, "--kube-credentials: no token there, or no KUBERNETES_SERVICE_HOST");
+        return Ok(false);
+    };
+    let address = cluster.address();
+    known_from(&address, is_asked, names::kubernetes::follow(cluster, names.clone()))
+}
+
+#[cfg(not(feature = "k8s"))]
+fn follow_cluster(_: &settings::Names, _: &Names) -> anyhow::Result<bool> {
+    Ok(false)
+}
+
+/// The same of the container runtime.
 #[cfg(feature = "cri")]
-fn follow_pods(sources: &settings::Names, names: &Names) -> anyhow::Result<bool> {
+fn follow_runtime(sources: &settings::Names, names: &Names) -> anyhow::Result<bool> {
     let Some(socket) = sources.cri.clone().or_else(names::cri::find_socket) else { return Ok(false) };
     let shown = socket.display().to_string();
-    match names::cri::follow(socket, names.clone()) {
-        Ok(()) => Ok(true),
-        Err(error) if sources.cri.is_some() => Err(error.context(format!("no names of pods from {shown}"))),
-        Err(error) => {
-            notice(format_args!("no names of pods from {shown}: {error:#}"));
-            Ok(false)
-        }
-    }
+    known_from(&shown, sources.cri.is_some(), names::cri::follow(socket, names.clone()))
 }
 
 #[cfg(not(feature = "cri"))]
-fn follow_pods(_: &settings::Names, _: &Names) -> anyhow::Result<bool> {
+fn follow_runtime(_: &settings::Names, _: &Names) -> anyhow::Result<bool> {
     Ok(false)
+}
+
+#[cfg(any(feature = "cri", feature = "k8s"))]
+fn known_from(place: &str, is_asked: bool, result: anyhow::Result<()>) -> anyhow::Result<bool> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(error) if is_asked => Err(error.context(format!("no names of pods from {place}"))),
+        Err(error) => {
+            notice(format_args!("no names of pods from {place}: {error:#}"));
+            Ok(false)
+        }
+    }
 }
 
 /// Answers who asks for metrics, from now on.

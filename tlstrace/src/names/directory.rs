@@ -22,15 +22,16 @@ const MAX_ENDED: usize = 1 << 14;
 /// How long a tenure is remembered after its end. Connections are judged earlier; of older ones nobody is named.
 const REMEMBERED: Duration = Duration::from_mins(10);
 /// A pod that was deleted by force goes on for its grace period; its address is free no earlier.
-const LINGER: Duration = Duration::from_mins(1);
+pub(super) const LINGER: Duration = Duration::from_mins(1);
 
 /// Who tells of a tenure.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Source {
     /// Pods of this node, told by its container runtime or by the cluster.
     Pods = 0,
-    /// Services, and what is behind them on other nodes.
-    Cluster = 1,
+    /// What is behind Services on other nodes.
+    Endpoints = 1,
+    Services = 2,
 }
 
 /// Who holds an address, by something that nobody else ever has: a uid, the id of a sandbox.
@@ -60,7 +61,7 @@ pub struct Directory {
     ended: VecDeque<(Timestamp, IpAddr)>,
     /// What ended before may have been forgotten.
     forgotten: Timestamp,
-    standings: [Standing; 2],
+    standings: [Standing; 3],
     refused: u64,
 }
 
@@ -171,14 +172,9 @@ impl Directory {
         self.end(owner, None, certain, until);
     }
 
-    /// Notes that the owner was deleted, as a cluster says: it may linger.
-    pub fn release_deleted(&mut self, owner: &str, at: Timestamp) {
-        self.end(owner, None, at, at.after(LINGER));
-    }
-
-    /// Notes that the owner has only these addresses (any more).
+    /// Notes that the owner has only these addresses (any more). Of a change one is told late.
     pub fn keep_only(&mut self, owner: &str, addresses: &[IpAddr], at: Timestamp) {
-        self.end(owner, Some(addresses), at, at.after(LINGER));
+        self.end(owner, Some(addresses), at.before(LINGER), at.after(LINGER));
     }
 
     fn end(&mut self, owner: &str, except: Option<&[IpAddr]>, certain: Timestamp, until: Timestamp) {
@@ -223,17 +219,27 @@ impl Directory {
             .filter(|tenure| of_source(tenure) && !known.contains(&tenure.owner))
             .map(|tenure| Arc::clone(&tenure.owner))
             .collect();
-        let Standing { trusted_until, confirmed, .. } = *self.standing(source);
-        let certain = trusted_until.unwrap_or(confirmed);
+        let certain = self.last_trusted(source);
         for owner in gone {
             self.release(&owner, certain, now);
         }
         for claim in claims {
             self.claim(source, claim);
         }
+        self.begin(source, now);
+    }
+
+    /// Notes that a source has told everything at `now`, and will tell of every change.
+    pub fn begin(&mut self, source: Source, now: Timestamp) {
         *self.standing_mut(source) =
             Standing { complete_since: Some(now), trusted_until: None, confirmed: now };
         self.forget(now);
+    }
+
+    /// Until when all that a source has told certainly held.
+    pub fn last_trusted(&self, source: Source) -> Timestamp {
+        let Standing { trusted_until, confirmed, .. } = *self.standing(source);
+        trusted_until.unwrap_or(confirmed)
     }
 
     /// Notes that what a source has told may not hold for what begins after `at`.
@@ -271,18 +277,20 @@ impl Directory {
     }
 
     fn standing(&self, source: Source) -> &Standing {
-        let [pods, cluster] = &self.standings;
+        let [pods, endpoints, services] = &self.standings;
         match source {
             Source::Pods => pods,
-            Source::Cluster => cluster,
+            Source::Endpoints => endpoints,
+            Source::Services => services,
         }
     }
 
     fn standing_mut(&mut self, source: Source) -> &mut Standing {
-        let [pods, cluster] = &mut self.standings;
+        let [pods, endpoints, services] = &mut self.standings;
         match source {
             Source::Pods => pods,
-            Source::Cluster => cluster,
+            Source::Endpoints => endpoints,
+            Source::Services => services,
         }
     }
 }
@@ -334,7 +342,7 @@ mod tests {
         let mut directory = directory();
         directory.claim(Source::Pods, claim("a", ADDRESS, 10, 11));
         directory.doubt("a", at(100));
-        directory.release_deleted("a", at(105));
+        directory.release("a", at(105), at(105).after(LINGER));
         directory.claim(Source::Pods, claim("b", ADDRESS, 103, 110));
         assert_eq!(name(&directory, 50, 51).as_deref(), Some("a"));
         assert_eq!(name(&directory, 111, 112).as_deref(), Some("b"));
@@ -350,7 +358,7 @@ mod tests {
         directory.claim(Source::Pods, claim("b", ADDRESS, 20, 21));
         assert_eq!(name(&directory, 15, 15).as_deref(), Some("a"));
         assert_eq!(name(&directory, 30, 30), None);
-        directory.release_deleted("a", at(40));
+        directory.release("a", at(40), at(40).after(LINGER));
         assert_eq!(name(&directory, 30, 30), None, "nobody said when a's time was over");
         assert_eq!(name(&directory, 101, 101).as_deref(), Some("b"));
     }
@@ -404,6 +412,22 @@ mod tests {
         assert_eq!(name(443), (Some("envoy".to_owned()), Some("web".to_owned())));
         assert_eq!(name(80), (None, None));
         assert_eq!(name(81), (None, None));
+    }
+
+    #[test]
+    fn of_those_that_are_gone_so_many_are_remembered_and_of_what_was_before_nothing_is_said() {
+        let mut directory = directory();
+        directory.claim(Source::Pods, claim("a", ADDRESS, 1, 1));
+        for number in 0..MAX_ENDED as u64 + 1000 {
+            let owner = number.to_string();
+            let address = IpAddr::from(std::net::Ipv4Addr::from_bits(u32::try_from(number).unwrap()));
+            directory.claim(Source::Pods, Claim { address, ..claim(&owner, ADDRESS, 2, 2) });
+            directory.release(&owner, at(3), at(3).after(Duration::from_millis(number)));
+        }
+        assert_eq!(directory.size(), (MAX_ENDED + 1, 0));
+        assert_eq!(directory.by_owner.len(), 1);
+        assert_eq!(name(&directory, 3, 3), None);
+        assert_eq!(name(&directory, 5, 5).as_deref(), Some("a"));
     }
 
     enum Message {
@@ -468,7 +492,7 @@ mod tests {
                     directory.claim(Source::Pods, claim);
                 }
                 Message::Doubt => directory.doubt(&owner, millis(now.saturating_sub(3500))),
-                Message::Release => directory.release_deleted(&owner, millis(now)),
+                Message::Release => directory.release(&owner, millis(now), millis(now).after(LINGER)),
             }
             largest = largest.max(directory.size().0);
             // A connection of up to two seconds, judged a while later.

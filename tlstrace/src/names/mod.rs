@@ -8,8 +8,10 @@
 pub mod cri;
 mod directory;
 mod identity;
+#[cfg(feature = "k8s")]
+pub mod kubernetes;
 mod processes;
-#[cfg(feature = "cri")]
+#[cfg(any(feature = "cri", feature = "k8s"))]
 mod workload;
 
 use std::net::SocketAddr;
