@@ -91,16 +91,24 @@ impl<W: Write> Printer<W> {
     /// Prints the lines of all inputs in the order of time. Reads on where time is behind, so that none runs ahead.
     fn merge(&mut self, inputs: Vec<Box<dyn BufRead>>) -> io::Result<()> {
         let is_only = inputs.len() == 1;
-        let mut inputs: Vec<_> = inputs.into_iter().map(|input| (Timestamp::default(), input)).collect();
+        let mut inputs: Vec<_> = inputs
+            .into_iter()
+            .enumerate()
+            .map(|(number, input)| (Timestamp::default(), number, input))
+            .collect();
         let mut merge = Merge::default();
         let mut line = Vec::new();
         while !self.gate.is_full() {
-            let behind = inputs.iter_mut().enumerate().min_by_key(|(_, (time, _))| *time);
-            let Some((number, (time, input))) = behind else { break };
+            let behind = inputs.iter_mut().enumerate().min_by_key(|(_, (time, ..))| *time);
+            let Some((at, (time, number, input))) = behind else { break };
             line.clear();
             if input.take(MAX_LINE).read_until(b'\n', &mut line)? == 0 {
-                inputs.remove(number);
+                inputs.remove(at);
                 continue;
+            }
+            // The last of a file, behind which another file's may come.
+            if !line.ends_with(b"\n") && (line.len() as u64) < MAX_LINE {
+                line.push(b'\n');
             }
             let object = line.iter().position(|byte| *byte == b'{');
             let (prefix, object) = line.split_at(object.unwrap_or(line.len()));
@@ -116,7 +124,7 @@ impl<W: Write> Printer<W> {
                 }
                 _ => self.print(&line)?,
             }
-            let until = inputs.iter().map(|(time, _)| *time).min().unwrap_or_default();
+            let until = inputs.iter().map(|(time, ..)| *time).min().unwrap_or_default();
             // A single input may be a log that is followed, which is in order and must not wait for what comes next.
             while let Some(item) =
                 if is_only { merge.next() } else { merge.next_before(until.before(DISORDER)) }
