@@ -104,6 +104,9 @@ const SERVER_KEY_EXCHANGE: u8 = 12;
 const CERTIFICATE_VERIFY: u8 = 15;
 const CLIENT_KEY_EXCHANGE: u8 = 16;
 
+/// Header of a Certificate message with an empty list (RFC 5246 §7.4.6).
+const EMPTY_CERTIFICATE: [u8; 4] = [11, 0, 0, 3];
+
 const RECORD_HEADER_LEN: u8 = 5;
 const HANDSHAKE_HEADER_LEN: u32 = 4;
 /// Curve type, named curve, length of the public key (RFC 8422 §5.4).
@@ -137,6 +140,8 @@ impl Stream {
     const CIPHER_CHANGED: u8 = 0x04;
     /// An encrypted handshake record was passed, of the type that only TLS ≤ 1.2 has.
     const ENCRYPTED_HANDSHAKE: u8 = 0x08;
+    /// The client was asked for a certificate and has none: nginx completes the handshake, and refuses the request.
+    const WITHOUT_CERTIFICATE: u8 = 0x10;
 
     pub const fn mode(&self) -> Mode {
         self.mode
@@ -145,6 +150,18 @@ impl Stream {
     /// Number of encrypted records whose headers were reported.
     pub const fn encrypted(&self) -> u8 {
         self.encrypted
+    }
+
+    /// Whether the client was asked for a certificate and has none, as far as this direction knows.
+    pub const fn is_without_certificate(&self) -> bool {
+        self.flags & Self::WITHOUT_CERTIFICATE != 0
+    }
+
+    /// Lets this direction know that [the client has no certificate](Self::is_without_certificate): application data of
+    /// TLS ≤ 1.2 is no sign then that all is well.
+    #[inline(always)]
+    pub const fn expect_refusal(&mut self) {
+        self.flags |= Self::WITHOUT_CERTIFICATE;
     }
 
     /// Sequence number of the next byte, if it is known.
@@ -351,7 +368,10 @@ impl Stream {
                 0
             }
             // TLS 1.3 has no encrypted record of type 22: this is application data of TLS ≤ 1.2.
-            kind if kind != ALERT && self.flags & Self::ENCRYPTED_HANDSHAKE != 0 => {
+            kind if kind != ALERT
+                && self.flags & (Self::ENCRYPTED_HANDSHAKE | Self::WITHOUT_CERTIFICATE)
+                    == Self::ENCRYPTED_HANDSHAKE =>
+            {
                 self.encrypted_record();
                 self.mode = Mode::DONE;
                 Notes::LAST
@@ -371,6 +391,9 @@ impl Stream {
         }
         let start = payload.peek::<4>(at);
         if self.flags & Self::CIPHER_CHANGED == 0 {
+            if let Some(EMPTY_CERTIFICATE) = start {
+                self.expect_refusal();
+            }
             self.copy_left = match start {
                 Some([NEW_SESSION_TICKET | CERTIFICATE_VERIFY | CLIENT_KEY_EXCHANGE, ..]) => {
                     len.min(HANDSHAKE_HEADER_LEN)
@@ -537,6 +560,23 @@ mod tests {
                 assert!(!*part || bytes[index] != 0xee, "byte {index} with a cut at {split}");
             }
         }
+    }
+
+    #[test]
+    fn a_stream_is_done_with_its_first_data_unless_the_client_had_no_certificate() {
+        let rest = [
+            record(HANDSHAKE, &message(CLIENT_KEY_EXCHANGE, 30)),
+            record(CHANGE_CIPHER_SPEC, &[1]),
+            record(HANDSHAKE, &[0xee; 40]),
+            record(23, &[0xee; 60]),
+        ]
+        .concat();
+        let (_, with) = copied(&rest, [rest.len()]);
+        assert_eq!((with.mode(), with.is_without_certificate()), (Mode::DONE, false));
+        let empty = [record(HANDSHAKE, &[11, 0, 0, 3, 0, 0, 0]), rest].concat();
+        let (bytes, without) = copied(&empty, [empty.len()]);
+        assert_eq!((without.mode(), without.is_without_certificate()), (Mode::TLS, true));
+        assert!(!bytes.iter().zip(&empty).any(|(copied, byte)| *copied && *byte == 0xee));
     }
 
     #[test]

@@ -356,7 +356,9 @@ unsafe extern "C" fn tlstrace_line(skb: *mut __sk_buff, event: *mut Event, at: u
             return 0;
         }
     }
-    for offset in machine::rounds(PROXY_LINE_MAX_LEN) {
+    for round in machine::rounds(PROXY_LINE_MAX_LEN) {
+        // Two ends, lest LLVM make one of them and compare for equality: that bounds nothing to older verifiers.
+        let offset = opaque(round);
         if offset >= u64::from(len) {
             break;
         }
@@ -406,15 +408,12 @@ unsafe extern "C" fn tlstrace_write(skb: *mut __sk_buff, event: *mut Event, now:
 /// There must be room for `room` bytes.
 #[inline(always)]
 unsafe fn load_bytes(skb: &mut __sk_buff, offset: u32, to: *mut u8, len: u32, room: usize) -> bool {
-    // In two steps, lest LLVM make one comparison of them.
-    let len = opaque(u64::from(len));
-    if len > room as u64 {
+    // One comparison of what is one less: older verifiers (Linux 6.1) do not conclude from "not 0" that it is at least 1.
+    let less = opaque(u64::from(len).wrapping_sub(1));
+    if less >= room as u64 {
         return false;
     }
-    let len = opaque(len);
-    if len == 0 {
-        return false;
-    }
+    let len = less + 1;
     // SAFETY: the caller's room.
     unsafe { bpf_skb_load_bytes((&raw mut *skb).cast(), offset, to.cast(), len as u32) == 0 }
 }

@@ -474,6 +474,10 @@ unsafe extern "C" fn tlstrace_payload(
     }
     records(&mut Segment { skb, event }, stream);
     stream.advance(event.at - start);
+    // Once, since another CPU may follow the peer's stream.
+    if stream.is_without_certificate() && !peer.is_without_certificate() {
+        peer.expect_refusal();
+    }
     if event.is_empty() && event.notes() & !Notes::LOSS_BEFORE == 0 { OPAQUE } else { REPORT }
 }
 

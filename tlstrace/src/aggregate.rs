@@ -122,7 +122,7 @@ impl Aggregates {
         if group.identity != entry.names.server {
             group.identity = None;
         }
-        entry.handshake.into_iter().for_each(|handshake| group.latency.add(handshake));
+        entry.handshake().into_iter().for_each(|handshake| group.latency.add(handshake));
         true
     }
 
@@ -204,6 +204,7 @@ fn end_of_period(now: Timestamp, period: Duration) -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entry::Timings;
 
     fn at(millis: u64) -> Timestamp {
         Timestamp::from_nanos(1_795_341_600_000_000_000).after(Duration::from_millis(millis))
@@ -215,7 +216,7 @@ mod tests {
             verdict: "ok".into(),
             severity: Severity::Info,
             server_name: Some(server_name.into()),
-            handshake: Some(Duration::from_millis(3)),
+            timings: Timings { handshake: Some(3000), ..Timings::default() },
             ..Entry::sample()
         }
     }

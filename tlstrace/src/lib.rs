@@ -12,8 +12,10 @@ pub mod engine;
 pub mod entry;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+pub mod html;
 pub mod metrics;
 pub mod names;
+pub mod otlp;
 pub mod outlet;
 pub mod probe;
 pub mod report;

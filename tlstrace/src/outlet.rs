@@ -77,11 +77,16 @@ impl Outlet {
     }
 
     /// As [`Outlet::new`], with room for so many bytes.
-    pub fn with_capacity(capacity: usize, mut out: impl Write + Send + 'static) -> io::Result<Self> {
+    pub fn with_capacity(capacity: usize, out: impl Write + Send + 'static) -> io::Result<Self> {
+        Self::made_by(capacity, || out)
+    }
+
+    /// As [`Outlet::with_capacity`], to what the thread that writes has made for itself at once.
+    pub fn made_by<W: Write>(capacity: usize, make: impl FnOnce() -> W + Send + 'static) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let of_thread = Arc::clone(&shared);
         let thread = thread::Builder::new().name("output".to_owned());
-        thread.spawn(move || of_thread.write_all_to(&mut out))?;
+        thread.spawn(move || of_thread.write_all_to(&mut make()))?;
         Ok(Self { shared, capacity })
     }
 

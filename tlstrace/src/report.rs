@@ -7,11 +7,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Write};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::aggregate::Aggregates;
 use crate::cli::settings::{Filter, Output, SummaryFormat};
 use crate::engine::timestamp::Timestamp;
-use crate::entry::Entry;
+use crate::entry::{Details, Entry};
+use crate::html::Material;
+use crate::outlet::{Lost, Monitor};
 use crate::sink::{Observer, Sink, TimeFormat};
 use crate::summary::{CaptureTotals, Object, Summary, Text};
 use crate::verdict::{Severity, Verdict};
@@ -24,12 +27,28 @@ const MAX_IDS: usize = 512;
 /// Prints verdicts and keeps count of them.
 pub struct Report<'a> {
     gate: Gate,
+    /// Beside the summary, if there is to be an HTML report.
+    material: Option<Material>,
+    /// What is printed goes there, too.
+    export: Option<Box<dyn Export>>,
     observer: Observer,
     sink: Box<dyn Sink>,
     aggregates: Aggregates,
     out: &'a mut dyn Write,
     /// What the sink wrote; goes out in one piece.
     lines: Vec<u8>,
+}
+
+/// Tells another program of what is printed. It never waits for it.
+pub trait Export {
+    /// Hands on a verdict.
+    fn publish(&mut self, verdict: &Verdict, observer: &Observer) -> io::Result<()>;
+
+    /// Hands on what was counted until `now`, as text of OpenMetrics.
+    fn measure(&mut self, open_metrics: &str, now: Timestamp) -> io::Result<()>;
+
+    /// Watches over what was handed on.
+    fn monitor(&self) -> Monitor;
 }
 
 /// Decides which entries are printed, and counts all that are meant.
@@ -60,7 +79,37 @@ impl<'a> Report<'a> {
     pub fn new(output: Output, filter: Filter, observer: Observer, out: &'a mut dyn Write) -> Self {
         let sink = (output.sink)(output.style);
         let aggregates = Aggregates::new(output.aggregate.clone(), output.max_rate);
-        Self { gate: Gate::new(output, filter), observer, sink, aggregates, out, lines: Vec::new() }
+        let material = output.report.is_some().then(Material::default);
+        Self {
+            gate: Gate::new(output, filter),
+            material,
+            export: None,
+            observer,
+            sink,
+            aggregates,
+            out,
+            lines: Vec::new(),
+        }
+    }
+
+    /// Hands on from now on what is printed.
+    pub fn export_to(&mut self, export: Box<dyn Export>) {
+        self.export = Some(export);
+    }
+
+    /// Hands on what was counted, if somebody is to be told: `measure` gives text of OpenMetrics.
+    pub fn measure(&mut self, measure: impl FnOnce() -> String, now: Timestamp) -> io::Result<()> {
+        self.export.as_mut().map_or(Ok(()), |export| export.measure(&measure(), now))
+    }
+
+    /// What was handed on in vain so far.
+    pub fn lost_exports(&self) -> Lost {
+        self.export.as_ref().map(|export| export.monitor().lost()).unwrap_or_default()
+    }
+
+    /// Waits for what is on its way, but not for who takes nothing; says what was handed on in vain.
+    pub fn finish_exports(&self, patience: Duration) -> Lost {
+        self.export.as_ref().map(|export| export.monitor().finish(patience)).unwrap_or_default()
     }
 
     /// Remembers the name of an interface, for verdicts on connections that were seen there.
@@ -90,6 +139,9 @@ impl<'a> Report<'a> {
             Some(redacted) => (redacted, Entry::of(redacted)),
             None => (verdict, entry),
         };
+        if let Some(material) = &mut self.material {
+            material.add(&entry, || Details::of(verdict));
+        }
         self.lines.clear();
         for aggregate in self.aggregates.due(entry.time) {
             self.sink.aggregate(&aggregate, &self.observer, &mut self.lines)?;
@@ -101,6 +153,9 @@ impl<'a> Report<'a> {
         }
         if !self.gate.admits(&entry) {
             return self.hand_on();
+        }
+        if let Some(export) = &mut self.export {
+            export.publish(verdict, &self.observer)?;
         }
         self.sink.emit(verdict, &self.observer, &mut self.lines)?;
         self.hand_on()
@@ -147,6 +202,16 @@ impl<'a> Report<'a> {
 
     pub fn gate(&self) -> &Gate {
         &self.gate
+    }
+
+    /// What an HTML report needs beside the summary, if there is to be one.
+    pub fn material(&self) -> Option<&Material> {
+        self.material.as_ref()
+    }
+
+    /// Who sees the traffic.
+    pub fn observer(&self) -> &Observer {
+        &self.observer
     }
 
     fn hand_on(&mut self) -> io::Result<()> {
@@ -220,11 +285,15 @@ impl Gate {
         if self.output.summary == SummaryFormat::None {
             return String::new();
         }
-        let offset = match self.output.style.time {
+        Text { summary: &self.summary, offset: self.offset() }.to_string()
+    }
+
+    /// Of the times that are shown, in seconds east of UTC.
+    pub fn offset(&self) -> i32 {
+        match self.output.style.time {
             TimeFormat::Local { offset } => offset,
             TimeFormat::Utc | TimeFormat::Relative => 0,
-        };
-        Text { summary: &self.summary, offset }.to_string()
+        }
     }
 
     /// Writes the summary as a JSON line, if that is wanted.

@@ -21,8 +21,8 @@ use crate::capture::{Capture, Input, Wake};
 use crate::cli::notice;
 use crate::engine::timestamp::Timestamp;
 use crate::engine::{Engine, Output};
-use crate::metrics::Reading;
 use crate::metrics::server::Exporter;
+use crate::metrics::{Format, Reading};
 use crate::names::Names;
 use crate::outlet::{Lost, Monitor};
 use crate::report::Report;
@@ -32,6 +32,9 @@ use crate::summary::CaptureTotals;
 const WARM_UP: Duration = Duration::from_mins(1);
 /// The same for connections on an interface that has just come: their SYN may have been faster than we were.
 const WARM_UP_OF_NEWCOMER: Duration = Duration::from_secs(5);
+
+/// How often a collector is told what was counted.
+const MEASURE_EVERY: Duration = Duration::from_secs(10);
 
 /// Why the loop ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -125,11 +128,18 @@ pub async fn run(
 }
 
 /// What was captured and what was missed, from the programs to the output.
-pub fn totals(capture: &Capture, engine: &Engine, lost: &Lost) -> anyhow::Result<CaptureTotals> {
+pub fn totals(
+    capture: &Capture,
+    engine: &Engine,
+    lost: &Lost,
+    unexported: &Lost,
+) -> anyhow::Result<CaptureTotals> {
     let mut totals = conditions(capture, engine)?.totals();
     let unprinted = [
         ("verdicts not printed: standard output was not read fast enough", lost.no_room),
         ("verdicts not printed: standard output could not be written", lost.failed),
+        ("records not exported: the collector did not take them in time", unexported.no_room),
+        ("records not exported: the collector was not reached, or refused them", unexported.failed),
     ];
     let unprinted = unprinted.into_iter().filter(|(_, count)| *count > 0);
     totals.losses.extend(unprinted.map(|(text, count)| (text.into(), count)));
@@ -174,6 +184,7 @@ impl Live<'_, '_> {
         let mut health = Health::default();
         let mut pace = Pace::default();
         let mut looked = Duration::ZERO;
+        let mut measured = Duration::ZERO;
         let mut output = OutputHealth::default();
         let timeout = time::sleep(timeout.unwrap_or(Duration::MAX));
         tokio::pin!(timeout);
@@ -202,6 +213,10 @@ impl Live<'_, '_> {
                     }
                     self.turnover.say(now).into_iter().for_each(notice);
                     self.export()?;
+                    if now.saturating_sub(measured) >= MEASURE_EVERY {
+                        measured = now;
+                        self.measure()?;
+                    }
                     if now.saturating_sub(looked) >= health::LOOK_EVERY {
                         looked = now;
                         // No message tells of an address that comes later, as DHCP's do.
@@ -279,7 +294,9 @@ impl Live<'_, '_> {
             self.engine.finish();
             publish(self.engine, self.report, self.exporter, self.names)?;
         }
-        let totals = totals(self.capture, self.engine, &self.printer.lost())?;
+        self.export()?;
+        self.measure()?;
+        let totals = self.totals()?;
         Ok(self.report.finish(Some(&totals))?)
     }
 
@@ -287,22 +304,34 @@ impl Live<'_, '_> {
     fn export(&self) -> anyhow::Result<()> {
         let Some(exporter) = self.exporter else { return Ok(()) };
         let Conditions { counters, engine, malformed } = conditions(self.capture, self.engine)?;
-        let lost = self.printer.lost();
+        let (lost, unexported) = (self.printer.lost(), self.report.lost_exports());
         let reading = Reading {
             tracked: self.engine.tracked(),
             evicted: engine.evicted,
             malformed,
             output_full: lost.no_room,
             output_failed: lost.failed,
+            export_full: unexported.no_room,
+            export_failed: unexported.failed,
         };
         exporter.metrics.update(|counter| counters.get(counter), &reading);
         exporter.beat(self.capture.interfaces().next().is_some());
         Ok(())
     }
 
+    /// Hands on what is exported to who is not asking for it.
+    fn measure(&mut self) -> anyhow::Result<()> {
+        let Some(exporter) = self.exporter else { return Ok(()) };
+        Ok(self.report.measure(|| exporter.metrics.render(Format::OpenMetrics), self.clock.now())?)
+    }
+
+    fn totals(&self) -> anyhow::Result<CaptureTotals> {
+        totals(self.capture, self.engine, &self.printer.lost(), &self.report.lost_exports())
+    }
+
     /// Says how things are.
     fn sum_up(&mut self) -> anyhow::Result<()> {
-        let totals = totals(self.capture, self.engine, &self.printer.lost())?;
+        let totals = self.totals()?;
         tell_summary(self.report, self.engine.counts().distinct_connections(), &totals);
         self.report.summarise(Some(&totals))?;
         Ok(self.report.flush()?)
@@ -349,6 +378,7 @@ impl Live<'_, '_> {
 #[derive(Debug, Default)]
 struct OutputHealth {
     lost: Lost,
+    unexported: Lost,
     hidden: Option<String>,
     /// When the next line about what is hidden is due, since the start.
     next: Duration,
@@ -370,6 +400,13 @@ impl OutputHealth {
             lines.push(format!("{new} verdicts were not printed: cannot write to standard output: {error}"));
         }
         self.lost = lost;
+        let unexported = report.lost_exports();
+        let new = unexported.no_room + unexported.failed - self.unexported.no_room - self.unexported.failed;
+        if new > 0 {
+            let error = unexported.error.as_deref().unwrap_or("the collector does not take them in time");
+            lines.push(format!("{new} records were not exported: {error}"));
+        }
+        self.unexported = unexported;
         let hidden = report.gate().tally().hidden();
         if hidden != self.hidden && now >= self.next {
             lines.extend(hidden.iter().map(|hidden| format!("not shown without --all, so far: {hidden}")));

@@ -92,6 +92,38 @@ fn promtool_has_nothing_against_the_rules() {
     promtool(&["check", "rules", chart(RULES).to_str().unwrap()], "");
 }
 
+#[test]
+fn each_alert_fires_when_it_should_and_not_otherwise() {
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/rules.yaml");
+    let rules = fs::read_to_string(chart(RULES)).unwrap();
+    let tested = fs::read_to_string(&cases).unwrap();
+    for alert in rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
+        assert!(tested.contains(&format!("alertname: {alert}\n")), "no case is about {alert}");
+    }
+    promtool(&["test", "rules", cases.to_str().unwrap()], "");
+}
+
+#[test]
+fn the_last_failure_of_a_kind_is_an_exemplar_that_names_its_line_for_who_understands_it() {
+    let metrics = Metrics::new();
+    let verdicts = observe(&metrics);
+    let open = metrics.render(Format::OpenMetrics);
+    let samples: Vec<_> =
+        open.lines().filter(|line| line.starts_with("tlstrace_handshakes_total{")).collect();
+    for sample in samples {
+        let is_failure = !sample.contains("severity=\"info\"");
+        let exemplar =
+            sample.split_once(" # {connection_id=\"").map(|(_, rest)| rest.split('"').next().unwrap());
+        assert_eq!(exemplar.is_some(), is_failure, "{sample}");
+        let of = |verdict: &&Verdict| exemplar == Some(&*verdict.facts.connection.to_string());
+        if let Some(verdict) = verdicts.iter().find(of) {
+            assert!(sample.contains(&format!("{{verdict=\"{}\",", verdict.id)), "{sample}");
+        }
+        assert!(!is_failure || verdicts.iter().any(|verdict| of(&verdict)), "{sample}");
+    }
+    assert!(!metrics.render(Format::Prometheus).contains("connection_id"), "the older format has none");
+}
+
 /// Has everything in the captures counted.
 fn observe(metrics: &Metrics) -> Vec<Verdict> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/captures");
@@ -116,7 +148,8 @@ fn observe(metrics: &Metrics) -> Vec<Verdict> {
 /// Of all series of a metric.
 fn sum(text: &str, metric: &str) -> u64 {
     let samples = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(metric));
-    samples.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+    let values = samples.map(|line| line.split(" # ").next().unwrap().rsplit(' ').next().unwrap());
+    values.map(|value| value.parse::<u64>().unwrap()).sum()
 }
 
 /// Names of all metrics: those without a value are not described.

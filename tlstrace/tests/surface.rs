@@ -28,6 +28,7 @@ fn help_is_as_it_was_read_last() {
         "watch",
         "replay",
         "fmt",
+        "report",
         "probe",
         "doctor",
         "cleanup",
@@ -244,10 +245,11 @@ fn what_is_redacted_is_nowhere() {
     let (names, clients) = (strings("/tls/client/server_name"), strings("/client/ip"));
     assert!(names.len() > 5 && clients.len() > 5);
     let servers = strings("/server/ip");
+    let report = tempfile().join("redacted.html");
     for format in ["text", "json", "gcp"] {
         let arguments = ["--all", "--verbose", "--summary", "json", "--redact", "sni,client", "-o", format];
-        let output = replay(&arguments, &files);
-        let said = stdout(&output) + &stderr(&output);
+        let output = replay(&[&arguments[..], &["--report", report.to_str().unwrap()]].concat(), &files);
+        let said = stdout(&output) + &stderr(&output) + &fs::read_to_string(&report).unwrap();
         for name in &names {
             assert!(!said.to_lowercase().contains(&name.to_lowercase()), "{name} in {format}");
         }

@@ -10,6 +10,7 @@ mod fuzz;
 mod matrix;
 mod mutants;
 mod privilege;
+mod soak;
 mod test;
 mod vm;
 
@@ -29,6 +30,7 @@ enum Task {
     Fuzz(fuzz::Args),
     Matrix(matrix::Args),
     Mutants(mutants::Args),
+    Soak(soak::Args),
     Test(test::Args),
     VmTest(vm::Args),
 }
@@ -43,6 +45,7 @@ fn main() -> Result<ExitCode> {
         Task::Fuzz(args) => fuzz::run(&args)?,
         Task::Matrix(args) => return matrix::run(&args),
         Task::Mutants(args) => mutants::run(&args)?,
+        Task::Soak(args) => return soak::run(&args),
         Task::Test(_) => return test::run(),
         Task::VmTest(args) => return vm::run(&args),
     }

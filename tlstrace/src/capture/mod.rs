@@ -15,6 +15,7 @@ pub mod interfaces;
 pub mod links;
 pub mod listeners;
 mod loader;
+pub mod memory;
 mod netlink;
 pub mod occupants;
 mod packet_socket;

@@ -108,7 +108,7 @@ pub(super) fn lower(keep: CapabilitySet) -> io::Result<()> {
 
 /// Gives up all capabilities but these for good, of this thread and of those it will start, and what
 /// executing a program could give back.
-pub(super) fn renounce(keep: CapabilitySet) -> io::Result<CapabilitySet> {
+pub fn renounce(keep: CapabilitySet) -> io::Result<CapabilitySet> {
     thread::set_no_new_privs(true)?;
     let kept = thread::capabilities(None)?.permitted & keep;
     thread::set_capabilities(

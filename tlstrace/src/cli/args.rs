@@ -39,6 +39,12 @@ pub enum Command {
     /// Lines that are not of tlstrace pass through. The filters choose which verdicts are printed.
     #[command(after_help = EXIT_CODES)]
     Fmt(FmtArgs),
+    /// Make one HTML file of saved JSON lines: what failed, when, where and why, to read, print and attach.
+    ///
+    /// It needs no network and holds no script. Lines that are not of tlstrace are counted and left out; lines that were
+    /// saved with `--all` tell shares of all handshakes and their latency.
+    #[command(after_help = EXIT_CODES)]
+    Report(ReportArgs),
     /// Print the defaults as a configuration file, or check one.
     Config(ConfigArgs),
     /// Print a completion script for a shell.
@@ -107,6 +113,22 @@ pub struct FmtArgs {
     /// How to sum up at the end: on standard error, also as a JSON line on standard output, or not at all.
     #[arg(long, value_enum, default_value_t = SummaryArg::Text, value_name = "FORMAT")]
     pub summary: SummaryArg,
+    #[command(flatten)]
+    pub filter: FilterArgs,
+}
+
+/// Options of `tlstrace report`.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct ReportArgs {
+    /// Files of JSON lines, `-` for standard input.
+    #[arg(default_value = "-", value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// File to write, `-` for standard output.
+    #[arg(short, long, default_value = "-", value_name = "FILE")]
+    pub output: PathBuf,
+    /// How times are shown.
+    #[arg(long, value_parser = ["utc", "local"], default_value = "utc", value_name = "STYLE")]
+    pub time: String,
     #[command(flatten)]
     pub filter: FilterArgs,
 }
@@ -255,6 +277,12 @@ pub struct ExportArgs {
     /// Export when certificates expire, by server name, for the last N names at most (0: none). TLS 1.3 hides them.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=10_000))]
     pub metrics_certificates: u32,
+    /// Send what is printed as log records, and metrics every 10 s, to an OpenTelemetry collector (OTLP/HTTP, JSON):
+    /// `http://127.0.0.1:4318`.
+    ///
+    /// Nothing waits for the collector: what it does not take in time is dropped and counted.
+    #[arg(long, value_name = "URL")]
+    pub otlp: Option<String>,
 }
 
 /// What is printed, and how.
@@ -293,6 +321,9 @@ pub struct OutputArgs {
     /// at all.
     #[arg(long, value_enum, default_value_t = SummaryArg::Text, value_name = "FORMAT")]
     pub summary: SummaryArg,
+    /// Write a report at the end: one HTML file, as of `tlstrace report`.
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
 }
 
 /// How text looks.

@@ -72,6 +72,7 @@ struct Output {
     aggregate: Option<Vec<String>>,
     max_rate: Option<std::num::NonZeroU32>,
     summary: Option<Word<SummaryArg>>,
+    report: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -107,6 +108,7 @@ struct Not {
 struct Export {
     metrics: Option<String>,
     metrics_certificates: Option<u32>,
+    otlp: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -190,7 +192,7 @@ impl Judging {
 impl Output {
     fn apply(self, args: &mut OutputArgs, given: &ArgMatches) {
         let Self { output, all, numeric, verbose, color, fold, time, .. } = self;
-        let Self { count, fail_on, redact, aggregate, max_rate, summary, .. } = self;
+        let Self { count, fail_on, redact, aggregate, max_rate, summary, report, .. } = self;
         set(&mut args.numeric, numeric, "numeric", given);
         set(&mut args.output, output.map(|format| format.0), "output", given);
         set(&mut args.all, all, "all", given);
@@ -201,6 +203,7 @@ impl Output {
         set(&mut args.aggregate, aggregate, "aggregate", given);
         set(&mut args.max_rate, max_rate.map(std::num::NonZero::get), "max_rate", given);
         set(&mut args.summary, summary.map(|word| word.0), "summary", given);
+        set(&mut args.report, report, "report", given);
         let StyleArgs { verbose: verbose_arg, color: color_arg, time: time_arg, fold: fold_arg } =
             &mut args.style;
         set(verbose_arg, verbose, "verbose", given);
@@ -237,9 +240,10 @@ impl Filter {
 
 impl Export {
     fn apply(self, args: &mut ExportArgs, given: &ArgMatches) {
-        let Self { metrics, metrics_certificates } = self;
+        let Self { metrics, metrics_certificates, otlp } = self;
         set(&mut args.metrics, metrics, "metrics", given);
         set(&mut args.metrics_certificates, metrics_certificates, "metrics_certificates", given);
+        set(&mut args.otlp, otlp, "otlp", given);
     }
 }
 

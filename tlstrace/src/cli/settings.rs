@@ -12,8 +12,8 @@ use clap::error::ErrorKind;
 
 use super::args::{
     Args, AttachArg, CleanupArgs, DoctorArgs, ExportArgs, FilterArgs, FmtArgs, FormatArg, JudgeArgs,
-    NamesArgs, OutputArgs, RedactArg, ReplayArgs, SourceArgs, StyleArgs, SummaryArg, TimeArg, WatchArgs,
-    WhenArg,
+    NamesArgs, OutputArgs, RedactArg, ReplayArgs, ReportArgs, SourceArgs, StyleArgs, SummaryArg, TimeArg,
+    WatchArgs, WhenArg,
 };
 use super::glob::Glob;
 use super::values;
@@ -23,6 +23,7 @@ use crate::capture::{self, Mode, NetworkNamespace};
 use crate::engine::locality::{Locality, Network};
 use crate::entry::{Entry, Redaction};
 use crate::names::Identity;
+use crate::otlp;
 use crate::sink::{OpenSink, SINKS, Style, TimeFormat};
 use crate::verdict::Severity;
 
@@ -38,6 +39,8 @@ pub struct Watch {
     /// `None`: they are not looked up.
     pub names: Option<Names>,
     pub metrics: Option<Metrics>,
+    /// Where a collector listens.
+    pub otlp: Option<otlp::Endpoint>,
 }
 
 /// Where names of addresses come from, beside `/proc`.
@@ -114,6 +117,18 @@ pub struct Fmt {
     pub filter: Filter,
 }
 
+/// `tlstrace report`.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// `-` is standard input.
+    pub files: Vec<PathBuf>,
+    /// `-` is standard output.
+    pub output: PathBuf,
+    /// Of the times in it, in seconds east of UTC.
+    pub offset: i32,
+    pub filter: Filter,
+}
+
 /// What is printed, and how.
 #[derive(Clone, Debug)]
 pub struct Output {
@@ -130,6 +145,8 @@ pub struct Output {
     pub aggregate: Vec<(Glob, Duration)>,
     /// Most lines a second.
     pub max_rate: Option<u32>,
+    /// Where an HTML report goes at the end.
+    pub report: Option<PathBuf>,
 }
 
 /// How the summary is told.
@@ -206,6 +223,7 @@ impl Watch {
             },
             names,
             metrics: Metrics::new(&export)?,
+            otlp: export.otlp.map(|text| collector(&text)).transpose()?,
         })
     }
 }
@@ -225,7 +243,7 @@ impl Names {
 
 impl Metrics {
     fn new(args: &ExportArgs) -> Result<Option<Self>, clap::Error> {
-        let ExportArgs { metrics, metrics_certificates } = args;
+        let ExportArgs { metrics, metrics_certificates, otlp: _ } = args;
         let certificates = usize::try_from(*metrics_certificates).unwrap_or(usize::MAX);
         let address = metrics.as_ref().map(|text| values::socket_address(text)).transpose().map_err(usage)?;
         Ok(address.map(|address| Self { address, certificates }))
@@ -309,9 +327,19 @@ impl Fmt {
             summary: summary.into(),
             aggregate: Vec::new(),
             max_rate: None,
+            report: None,
             sink: sink(&output)?,
         };
         Ok(Self { files, raw, merge, output, filter: Filter::new(filter)? })
+    }
+}
+
+impl Report {
+    /// As [`Watch::new`].
+    pub fn new(args: ReportArgs) -> Result<Self, clap::Error> {
+        let ReportArgs { files, output, time, filter } = args;
+        let offset = if time == "local" { clock::utc_offset() } else { 0 };
+        Ok(Self { files, output, offset, filter: Filter::new(filter)? })
     }
 }
 
@@ -329,6 +357,7 @@ impl Output {
             summary,
             aggregate,
             max_rate,
+            report,
         } = args;
         let aggregate = aggregate.iter().map(|text| values::aggregate(text)).collect::<Result<_, _>>();
         Ok(Self {
@@ -341,6 +370,7 @@ impl Output {
             max_rate,
             redaction: Redaction::new(redact.contains(&RedactArg::Sni), redact.contains(&RedactArg::Client)),
             summary: summary.into(),
+            report,
         })
     }
 
@@ -511,6 +541,13 @@ fn selection(interfaces: &[String]) -> Selection {
     }
 }
 
+fn collector(text: &str) -> Result<otlp::Endpoint, clap::Error> {
+    if !cfg!(feature = "otlp") {
+        return Err(usage("--otlp: this program was built without the feature `otlp`"));
+    }
+    text.parse().map_err(usage)
+}
+
 /// A number is a process; everything else is a file.
 fn network_namespace(text: &str) -> NetworkNamespace {
     text.parse().map_or_else(|_| NetworkNamespace::Path(PathBuf::from(text)), NetworkNamespace::Process)
@@ -613,6 +650,7 @@ mod tests {
             "--ring-size 5000",
             "--count 0",
             "--redact everything",
+            "--otlp collector:4318",
             "-n --pod shop-*",
             "-n --not --namespace default",
         ] {

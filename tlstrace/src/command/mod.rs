@@ -7,6 +7,7 @@ mod explain;
 mod fmt;
 mod probe;
 pub mod replay;
+mod report;
 mod shell;
 mod watch;
 
@@ -74,6 +75,10 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Exi
         Command::Fmt(args) => {
             cli::log::init(args.style.verbose);
             fmt::run(settings::Fmt::new(args)?)
+        }
+        Command::Report(args) => {
+            cli::log::init(0);
+            report::run(&settings::Report::new(args)?)
         }
         Command::Config(args) => config::run(&args),
         Command::Completions(args) => shell::completions(&args),

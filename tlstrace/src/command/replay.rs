@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use tlstrace_common::encapsulation::LinkKind;
 use tlstrace_common::skip::Skip;
 
-use super::{Exit, engine_settings};
+use super::{Exit, engine_settings, report};
 use crate::capture::file::{self, CaptureReader, Frame, ReadError};
 use crate::cli::notice;
 use crate::cli::settings::Replay;
@@ -27,6 +27,7 @@ use crate::summary::CaptureTotals;
 pub(super) fn run(settings: Replay) -> anyhow::Result<Exit> {
     let Replay { files, learn_first, judging, output, filter } = settings;
     let engine_settings = engine_settings(&filter, &judging)?;
+    let destination = output.report.as_deref().map(report::Destination::open).transpose()?;
     let mut out = BufWriter::new(io::stdout().lock());
     let observer = Observer { locality: judging.locality, ..Observer::default() };
     let mut report = Report::new(output, filter, observer, &mut out);
@@ -57,6 +58,7 @@ pub(super) fn run(settings: Replay) -> anyhow::Result<Exit> {
     if !text.is_empty() {
         notice(text.trim_end());
     }
+    report::write(destination, &report, summary.totals(), None)?;
     Ok(match (is_failed, report.gate().has_failed()) {
         (true, _) => Exit::Failed,
         (false, true) => Exit::FailOn,

@@ -7,16 +7,17 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use super::{Exit, engine_settings};
-use crate::capture::{self, Capture, privilege};
+use super::{Exit, engine_settings, report};
+use crate::capture::{self, Capture, clock, privilege};
 use crate::cli::settings::{self, Filter, Watch};
 use crate::cli::{QueuedNotices, notice};
 use crate::engine::Engine;
 use crate::metrics::Metrics;
 use crate::metrics::server::{Endpoint, Exporter};
 use crate::names::{self, Names};
+use crate::otlp;
 use crate::outlet::{self, Outlet};
-use crate::report::Report;
+use crate::report::{Export, Report};
 use crate::run::{self, End, Signals};
 use crate::sink::Observer;
 
@@ -30,17 +31,35 @@ pub(super) fn run(settings: Watch) -> anyhow::Result<Exit> {
     let endpoint = endpoint.transpose()?;
     // Pods come and go in the node's namespace.
     let names = settings.names.as_ref().map(|sources| look_up(sources, &settings.filter)).transpose()?;
+    let otlp = settings.otlp.as_ref().map(export).transpose()?;
+    let destination = settings.output.report.as_deref().map(report::Destination::open).transpose()?;
     if let Some(namespace) = &settings.network_namespace {
         capture::enter(namespace)?;
     }
     // One thread: the engine is one, and the network namespace belongs to the thread.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("cannot start the tokio runtime")?.block_on(watch(settings, endpoint, names))
+    runtime.context("cannot start the tokio runtime")?.block_on(watch(
+        settings,
+        endpoint,
+        otlp,
+        destination,
+        names,
+    ))
 }
 
-async fn watch(settings: Watch, endpoint: Option<Endpoint>, names: Option<Names>) -> anyhow::Result<Exit> {
+async fn watch(
+    settings: Watch,
+    endpoint: Option<Endpoint>,
+    export: Option<Box<dyn Export>>,
+    destination: Option<report::Destination>,
+    names: Option<Names>,
+) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen()?;
-    let mut engine = Engine::new(engine_settings(&settings.filter, &settings.judging)?);
+    let mut bounds = engine_settings(&settings.filter, &settings.judging)?;
+    if let Some(limit) = capture::memory::limit() {
+        bounds = bounds.within(limit);
+    }
+    let mut engine = Engine::new(bounds);
     let mut notes = Vec::new();
     let mut capture = Capture::start(settings.capture, &mut notes)?;
     for note in notes {
@@ -56,7 +75,11 @@ async fn watch(settings: Watch, endpoint: Option<Endpoint>, names: Option<Names>
         Err(error) => log::warn!("the capabilities that are needed no more could not be given up: {error:#}"),
     }
     let certificates = settings.metrics.map_or(0, |metrics| metrics.certificates);
-    let exporter = endpoint.map(|endpoint| serve(endpoint, certificates));
+    let is_measured = endpoint.is_some() || export.is_some();
+    let exporter = is_measured.then(|| Arc::new(Exporter::new(metrics(certificates))));
+    if let Some((endpoint, exporter)) = endpoint.zip(exporter.as_ref()) {
+        serve(endpoint, Arc::clone(exporter));
+    }
     let _queued = QueuedNotices::begin().context("cannot start a thread")?;
     let mut out = output().context("cannot use standard output")?;
     let printer = out.monitor();
@@ -64,6 +87,9 @@ async fn watch(settings: Watch, endpoint: Option<Endpoint>, names: Option<Names>
     let observer = Observer { hostname: hostname(), locality, ..Observer::default() };
     notice(format_args!("watching {}; {}", capture.describe(), settings.filter.describe_ports()));
     let mut report = Report::new(settings.output, settings.filter, observer, &mut out);
+    if let Some(export) = export {
+        report.export_to(export);
+    }
 
     let printing = run::Printing {
         report: &mut report,
@@ -73,11 +99,13 @@ async fn watch(settings: Watch, endpoint: Option<Endpoint>, names: Option<Names>
     };
     let end = run::run(&mut capture, &mut engine, printing, &mut signals, settings.timeout).await?;
 
+    let lost = printer.finish(outlet::PATIENCE);
+    let unexported = report.finish_exports(outlet::PATIENCE);
+    let totals = run::totals(&capture, &engine, &lost, &unexported)?;
+    report::write(destination, &report, totals.clone(), report.observer().hostname.clone())?;
     if end == End::ClosedPipe {
         return Ok(Exit::Done);
     }
-    let lost = printer.finish(outlet::PATIENCE);
-    let totals = run::totals(&capture, &engine, &lost)?;
     run::tell_summary(&report, engine.counts().distinct_connections(), &totals);
     if let Some(error) = lost.error {
         notice(format_args!("tlstrace: cannot write to standard output: {error}"));
@@ -144,19 +172,38 @@ fn known_from(place: &str, is_asked: bool, result: anyhow::Result<()>) -> anyhow
     }
 }
 
+/// Begins to send to a collector, from the network namespace in which the program was started.
+#[cfg(feature = "otlp")]
+fn export(endpoint: &otlp::Endpoint) -> anyhow::Result<Box<dyn Export>> {
+    let prepare = || {
+        // It began with all rights of the program, and needs none.
+        if let Err(error) = privilege::renounce(rustix::thread::CapabilitySet::empty()) {
+            log::warn!("the thread that sends to the collector keeps its capabilities: {error}");
+        }
+    };
+    let start = clock::Clock::start().now();
+    let exporter = otlp::Exporter::start(endpoint, hostname().as_deref(), start, prepare);
+    Ok(Box::new(exporter.context("cannot start a thread")?))
+}
+
+#[cfg(not(feature = "otlp"))]
+fn export(endpoint: &otlp::Endpoint) -> anyhow::Result<Box<dyn Export>> {
+    anyhow::bail!("cannot send to {endpoint}: the program was built without it")
+}
+
+fn metrics(certificates: usize) -> Metrics {
+    if certificates > 0 { Metrics::new().with_certificates(certificates) } else { Metrics::new() }
+}
+
 /// Answers who asks for metrics, from now on.
-fn serve(endpoint: Endpoint, certificates: usize) -> Arc<Exporter> {
-    let metrics =
-        if certificates > 0 { Metrics::new().with_certificates(certificates) } else { Metrics::new() };
-    let exporter = Arc::new(Exporter::new(metrics));
+fn serve(endpoint: Endpoint, exporter: Arc<Exporter>) {
     notice(format_args!("metrics at http://{}/metrics", endpoint.address()));
-    let serving = endpoint.serve(Arc::clone(&exporter));
+    let serving = endpoint.serve(exporter);
     tokio::spawn(async {
         if let Err(error) = serving.await {
             notice(format_args!("metrics are not served any more: {error}"));
         }
     });
-    exporter
 }
 
 /// The node's name, or the pod's inside one.

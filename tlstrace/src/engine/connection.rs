@@ -47,6 +47,10 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(150);
 const LINGER: Duration = Duration::from_mins(1);
 /// A hole that the receiver does not have was lost by the capture; so long is waited for a reordered event.
 const HOLE_PATIENCE: Duration = Duration::from_millis(100);
+/// No receiver offers more during a handshake: Linux begins with 64 KiB and widens the window with what was read.
+const MAX_WINDOW: i64 = 1 << 20;
+/// What the hellos, certificates and buffers of nearly all connections take, in bytes.
+const ORDINARY_WEIGHT: usize = 8 * 1024;
 /// `ECCurveType` of a ServerKeyExchange that names its curve (RFC 8422 §5.4).
 const NAMED_CURVE: u8 = 3;
 /// Bytes kept of a stream that does not begin with TLS.
@@ -244,6 +248,9 @@ impl Connection {
         if *self.side_mut(role).owner.get_or_insert(segment.interface) != segment.interface {
             return;
         }
+        if segment.is_fin() && self.is_astray(segment, role) {
+            return;
+        }
         self.facts.last_seen = self.facts.last_seen.max(segment.timestamp);
         if role == Role::Client {
             self.facts.direction = segment.direction;
@@ -282,6 +289,35 @@ impl Connection {
         self.note_completion();
     }
 
+    /// Whether a segment lies so far from the stream that its receiver ignores it (RFC 9293 §3.10.7.4).
+    fn is_astray(&self, segment: &Segment<'_>, role: Role) -> bool {
+        let Some(end) = self.side(role).stream.offset_of(segment.sequence) else { return false };
+        let end = end + i64::from(segment.payload_len);
+        let (oldest, sent) = self.expected(role);
+        let is_exact = self.knows_all(segment, role);
+        end < oldest || is_exact && end > sent.saturating_add(MAX_WINDOW)
+    }
+
+    /// Between which offsets a side's next byte is for the other side, as far as is known: what was acknowledged, and what
+    /// was sent, its FIN included. Of an encrypted record the header says how much that is.
+    fn expected(&self, role: Role) -> (i64, i64) {
+        let stream = &self.side(role).stream;
+        let sent = stream.end().max(stream.position()) + u64::from(stream.fin().is_some());
+        (stream.acked().min(sent).cast_signed(), sent.cast_signed())
+    }
+
+    /// Whether all that a side has sent is known, so that what lies beyond is not its own.
+    fn knows_all(&self, segment: &Segment<'_>, role: Role) -> bool {
+        let is_lossless = self.facts.capture.lost == 0 && segment.notes & Notes::LOSS_BEFORE == 0;
+        is_lossless && self.side(role).records.is_framed()
+    }
+
+    /// What of its memory others could use, in bytes: nothing of an ordinary connection.
+    pub(crate) fn weight(&self) -> usize {
+        let buffers: usize = self.sides.iter().map(|side| side.stream.held() + side.records.held()).sum();
+        (buffers + self.facts.weight()).saturating_sub(ORDINARY_WEIGHT)
+    }
+
     /// When the engine should look at this connection again, if no segment comes before.
     pub(crate) fn deadline(&self) -> Timestamp {
         let facts = &self.facts;
@@ -289,7 +325,7 @@ impl Connection {
             Stage::Provisional if facts.endings.is_empty() => return facts.last_seen.after(LINGER),
             Stage::Provisional | Stage::Open => {}
         }
-        if let Some(last) = facts.endings.iter().map(|ending| ending.time).max() {
+        if let Some(last) = self.believed_endings().map(|ending| ending.time).max() {
             return last.after(self.settle());
         }
         let progress = &facts.progress;
@@ -351,7 +387,9 @@ impl Connection {
 
     /// Whether a whole ClientHello has had neither an answer nor an end.
     pub(crate) fn waits_for_server(&self) -> bool {
-        self.facts.client_hello.is_some() && !self.facts.server_answered() && self.facts.endings.is_empty()
+        self.facts.client_hello.is_some()
+            && !self.facts.server_answered()
+            && self.believed_endings().next().is_none()
     }
 
     /// Whether either side sent any payload.
@@ -361,10 +399,7 @@ impl Connection {
 
     fn settle(&self) -> Duration {
         let facts = &self.facts;
-        let reset = facts
-            .endings
-            .iter()
-            .any(|ending| matches!(ending.how, How::Reset(reset) if !reset.out_of_window));
+        let reset = self.believed_endings().any(|ending| matches!(ending.how, How::Reset(_)));
         if reset || (self.has_closed(Role::Client) && self.has_closed(Role::Server)) {
             return SETTLE_CLOSED;
         }
@@ -373,6 +408,14 @@ impl Connection {
             return SETTLE_HALF_CLOSED;
         }
         SETTLE
+    }
+
+    /// Those that their receiver can have believed: a RST elsewhere in the window ends nothing, and the conversation may go
+    /// on (RFC 5961 §3.2).
+    fn believed_endings(&self) -> impl Iterator<Item = &Ending> {
+        let is_ignored =
+            |ending: &&Ending| matches!(ending.how, How::Reset(Reset { out_of_window: true, .. }));
+        self.facts.endings.iter().filter(move |ending| !is_ignored(ending))
     }
 
     fn has_closed(&self, role: Role) -> bool {
@@ -523,9 +566,14 @@ impl Connection {
             Role::Server => (server, client),
         };
         let offset = side.stream.offset_of(segment.sequence);
-        // What the receiver expects lies between what it acknowledged and what it was sent, the FIN included.
-        let sent = side.stream.end() + u64::from(side.stream.fin().is_some());
-        let expected = side.stream.acked().min(sent).cast_signed()..=sent.cast_signed();
+        // Before there is a window, the acknowledgement has to be that of the SYN (RFC 9293 §3.10.7.3).
+        let answers_syn = segment.is_ack()
+            && other
+                .stream
+                .offset_of(segment.acknowledgement)
+                .is_some_and(|at| (0..=other.stream.end().cast_signed()).contains(&at));
+        let (oldest, sent) = self.expected(role);
+        let expected = oldest..=if self.knows_all(segment, role) { sent } else { i64::MAX };
         let reset = Reset {
             ack: segment.is_ack(),
             window: segment.window,
@@ -534,14 +582,18 @@ impl Connection {
                 let usual = facts.peer(role).hop_limit;
                 usual != 0 && segment.hop_limit != 0 && usual != segment.hop_limit
             },
-            out_of_window: !refuses_syn && offset.is_some_and(|offset| !expected.contains(&offset)),
+            out_of_window: if refuses_syn {
+                !answers_syn
+            } else {
+                offset.is_some_and(|offset| !expected.contains(&offset))
+            },
             refuses_syn,
             sequence: segment.sequence,
             acknowledgement: if segment.is_ack() { segment.acknowledgement } else { 0 },
             is_own: segment.is_own,
             is_unreported: false,
         };
-        let position = offset.and_then(|offset| u64::try_from(offset).ok()).unwrap_or(sent);
+        let position = offset.and_then(|offset| u64::try_from(offset).ok()).unwrap_or(sent.unsigned_abs());
         let received = segment
             .is_ack()
             .then(|| other.stream.offset_of(segment.acknowledgement))
@@ -853,6 +905,7 @@ impl Observer for Learner<'_> {
             self.push(letter);
         }
         let peer_records = self.facts.peer(self.role.peer()).opaque_record_count;
+        let (position, received) = (self.position, self.received);
         let peer = self.facts.peer_mut(self.role);
         peer.opaque_record_count = peer.opaque_record_count.saturating_add(1);
         if peer.opaque_records.len() < MAX_OPAQUE_RECORDS {
@@ -861,6 +914,8 @@ impl Observer for Learner<'_> {
                 length: header.length,
                 time: now,
                 peer_records,
+                position,
+                received,
             });
         }
     }

@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use crate::verdict::{Confidence, Judgement, Severity, Specificity};
 
-use super::facts::{HandshakeFacts, Phase};
+use super::facts::{ConnectionId, HandshakeFacts, Phase};
 use super::timestamp::Timestamp;
 
 /// Most that wait, of all listeners and of one.
 const MAX_DOUBTS: usize = 512;
 const MAX_PER_LISTENER: usize = 8;
+/// Bytes of messages of the longest connection that waits: a long chain and a hello with keys of every kind.
+const MAX_WEIGHT: usize = 32 * 1024;
 /// Whoever looks at a verdict does so soon; later the configuration may have changed.
 const PATIENCE: Duration = Duration::from_mins(10);
 
@@ -45,7 +47,7 @@ impl Doubt {
         let is_failure = finding.severity.unwrap_or(judgement.rule.severity()) > Severity::Info
             && facts.phase() < Phase::Complete
             && facts.client().bytes > 0;
-        (is_failure && !is_certain).then(|| Self {
+        (is_failure && !is_certain && facts.weight() <= MAX_WEIGHT).then(|| Self {
             facts: Arc::clone(facts),
             revision,
             verdict: judgement.rule.id(),
@@ -84,6 +86,11 @@ impl Doubts {
             self.0.pop_front();
         }
         self.0.push_back(doubt);
+    }
+
+    /// Drops what was in doubt about a connection on which something else is said.
+    pub(super) fn forget(&mut self, connection: ConnectionId) {
+        self.0.retain(|doubt| doubt.facts.connection != connection);
     }
 
     /// Takes out those about this listener that are still of interest.

@@ -140,6 +140,18 @@ pub struct OpaqueRecord {
     pub time: Timestamp,
     /// How many opaque records the other side had sent by then.
     pub peer_records: u32,
+    /// Offset in its stream of the segment in which its header ends.
+    pub position: u64,
+    /// How much of the other side's stream its sender had received, if it says so.
+    pub received: Option<u64>,
+}
+
+impl OpaqueRecord {
+    /// Whether its sender had received `other`, a record of the other side. Received is not read: a program may
+    /// still write what it would not have written had it read first.
+    pub fn had_received(&self, other: &Self) -> bool {
+        self.time > other.time && self.received.is_none_or(|received| received > other.position)
+    }
 }
 
 /// What the first ClientHello took on the wire.
@@ -383,6 +395,14 @@ impl HandshakeFacts {
     /// What this node's kernel says of a RST, if it was the one that sent it.
     pub fn report_of(&self, reset: &Reset) -> Option<&LocalReset> {
         self.reset_reports.iter().find(|report| reset.is(report))
+    }
+
+    /// Bytes on the wire of the messages that are kept, decoded.
+    pub(crate) fn weight(&self) -> usize {
+        let hellos = [&self.client_hello, &self.second_client_hello].into_iter().flatten();
+        let chains = self.peers.iter().filter_map(|peer| peer.certificates.as_ref());
+        let lengths = hellos.map(|hello| hello.length).chain(chains.map(|chain| chain.length));
+        lengths.map(|length| length as usize).sum()
     }
 
     /// Whether the server sent any payload.

@@ -10,6 +10,7 @@ use tlstrace_common::event::{Notes, TcpFlags};
 use super::facts::ConnectionId;
 use super::proxy::{self, ProxyHeader};
 use super::records::{Observer, Protection, Reading, Records, WholeMessage};
+use super::said::MEMORY;
 use super::segment::{Chunk, Direction, Segment};
 use super::stream::{Piece, Reader as _};
 use super::timestamp::Timestamp;
@@ -174,9 +175,8 @@ pub(crate) fn engine(data: &[u8]) {
 
 /// What is promised of the verdicts.
 struct Checker {
-    /// The last revision of each connection. Its id is made of addresses and the first sequence number, so that a segment
-    /// which comes again when the connection has been forgotten begins another one of that id.
-    revisions: HashMap<(ConnectionId, Timestamp), u32>,
+    /// The last revision of each connection, and when it was said.
+    revisions: HashMap<ConnectionId, (u32, Timestamp)>,
     verdicts: u64,
     sinks: Vec<Box<dyn sink::Sink>>,
     line: Vec<u8>,
@@ -195,8 +195,10 @@ impl Checker {
             let facts = &verdict.facts;
             assert!(facts.first_seen <= facts.last_seen && facts.last_seen <= now, "time runs backwards");
             assert!(verdict.time() <= now);
-            let before = self.revisions.insert((facts.connection, facts.first_seen), verdict.revision);
-            assert!(before.is_none_or(|before| before < verdict.revision), "two verdicts on one connection");
+            let before = self.revisions.insert(facts.connection, (verdict.revision, verdict.time()));
+            let is_another =
+                |(before, said)| before < verdict.revision || facts.first_seen.since(said) >= MEMORY;
+            assert!(before.is_none_or(is_another), "two verdicts on one connection");
             for sink in &mut self.sinks {
                 self.line.clear();
                 let written = sink.emit(&verdict, &sink::Observer::default(), &mut self.line);

@@ -20,6 +20,7 @@ pub mod locality;
 pub mod proxy;
 mod records;
 pub mod resets;
+mod said;
 pub mod segment;
 mod stream;
 mod table;
@@ -42,6 +43,7 @@ use doubts::{Doubt, Doubts};
 use facts::HandshakeFacts;
 use history::History;
 use resets::{LocalReset, LocalResets};
+use said::Said;
 use segment::Segment;
 use table::{ConnectionKey, Slot, Table, Tracked};
 use timestamp::Timestamp;
@@ -52,6 +54,9 @@ use translation::{MAX_COPIES, RecentSyns};
 pub struct Settings {
     /// Connections that are followed at once; when there are more, those without payload go first.
     pub max_connections: usize,
+    /// Bytes that long messages and what waits for lost segments may take, of all connections together; half as many
+    /// the names and certificates of listeners.
+    pub max_weight: usize,
     /// Server ports to follow; empty means any.
     pub ports: Vec<std::ops::RangeInclusive<u16>>,
     /// Authorities whose certificates the clients are supposed to accept.
@@ -62,7 +67,28 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { max_connections: 65_536, ports: Vec::new(), trust_anchors: None, without_rules: Vec::new() }
+        Self {
+            max_connections: 65_536,
+            max_weight: 64 * 1024 * 1024,
+            ports: Vec::new(),
+            trust_anchors: None,
+            without_rules: Vec::new(),
+        }
+    }
+}
+
+impl Settings {
+    /// Bytes that an ordinary open connection takes, about.
+    const CONNECTION: usize = 4096;
+
+    /// Lowers the bounds so that a process with so many bytes of memory lives through any traffic: three eighths for
+    /// connections, an eighth and a sixteenth for what is heavy, and the rest for everything else.
+    #[must_use]
+    pub fn within(mut self, memory: u64) -> Self {
+        let memory = usize::try_from(memory).unwrap_or(usize::MAX);
+        self.max_connections = self.max_connections.min(memory / 8 * 3 / Self::CONNECTION).max(1024);
+        self.max_weight = self.max_weight.min(memory / 8).max(4 * 1024 * 1024);
+        self
     }
 }
 
@@ -118,6 +144,7 @@ pub struct Engine {
     syns: RecentSyns,
     history: History,
     doubts: Doubts,
+    said: Said,
     certificates: CertificateCache,
     resets: LocalResets,
     outputs: VecDeque<Output>,
@@ -135,10 +162,11 @@ impl Engine {
     /// One that knows what another has learned.
     pub fn with_lessons(settings: Settings, lessons: Lessons) -> Self {
         Self {
-            table: Table::new(settings.max_connections),
+            table: Table::new(settings.max_connections, settings.max_weight),
             syns: RecentSyns::default(),
-            history: lessons.0,
+            history: lessons.0.weighing_at_most(settings.max_weight / 2),
             doubts: Doubts::default(),
+            said: Said::default(),
             certificates: settings.trust_anchors.clone().map(CertificateCache::trusting).unwrap_or_default(),
             settings,
             resets: LocalResets::default(),
@@ -285,6 +313,10 @@ impl Engine {
         connection.handle(segment, &mut self.certificates);
         follow_waiting(connection, &mut self.history);
         let is_due = connection.is_accepted() && connection.stage == Stage::Open;
+        self.table.weigh(slot);
+        while let Some(heavy) = self.table.pop_too_heavy() {
+            self.evict(heavy);
+        }
         if segment.is_syn() && segment.is_ack() {
             self.join_copies(slot, false);
         }
@@ -391,19 +423,23 @@ impl Engine {
         earlier: Option<&'static str>,
         stays: bool,
     ) -> Option<Box<Connection>> {
-        connection.revision += u32::from(earlier.is_some());
+        let last = self.said.last(&connection.facts).copied();
+        let reappears = last.filter(|_| earlier.is_none());
+        if let Some(last) = reappears.filter(|last| !last.is_bettered_by(&judgement)) {
+            connection.said = Some(last.verdict);
+            return stays.then_some(connection);
+        }
+        if reappears.is_some() {
+            self.doubts.forget(connection.facts.connection);
+        }
+        let earlier = earlier.or(reappears.map(|last| last.verdict));
+        if earlier.is_some() {
+            connection.revision = last.map_or(connection.revision, |last| last.revision) + 1;
+        }
         let (revision, is_counted) = (connection.revision, connection.learned);
         let (facts, connection) =
             if stays { (connection.facts.clone(), Some(connection)) } else { (connection.facts, None) };
-        let facts = Arc::new(facts);
-        if let Some(doubt) = Doubt::of(&judgement, &facts, revision, is_counted) {
-            self.doubts.push(doubt);
-        }
-        let verdict = Verdict::new(judgement, facts);
-        self.put_out(match earlier {
-            Some(earlier) => verdict.revising(revision, earlier),
-            None => verdict,
-        });
+        self.put_out(judgement, Arc::new(facts), is_counted, earlier.map(|earlier| (revision, earlier)));
         connection
     }
 
@@ -429,11 +465,8 @@ impl Engine {
                 self.doubts.push(doubt);
                 continue;
             };
-            let revision = doubt.revision + 1;
-            if let Some(rest) = Doubt::of(&judgement, &doubt.facts, revision, doubt.is_counted) {
-                self.doubts.push(rest);
-            }
-            self.put_out(Verdict::new(judgement, doubt.facts).revising(revision, doubt.verdict));
+            let revision = self.said.last(&doubt.facts).map_or(doubt.revision, |last| last.revision) + 1;
+            self.put_out(judgement, doubt.facts, doubt.is_counted, Some((revision, doubt.verdict)));
         }
     }
 
@@ -443,7 +476,24 @@ impl Engine {
         verdict::judge(facts, listener, is_counted, &self.settings.without_rules)
     }
 
-    fn put_out(&mut self, verdict: Verdict) {
+    /// Says it, as a revision of the verdict with an id, or as the first.
+    fn put_out(
+        &mut self,
+        judgement: Judgement,
+        facts: Arc<HandshakeFacts>,
+        is_counted: bool,
+        revises: Option<(u32, &'static str)>,
+    ) {
+        let revision = revises.map_or(0, |(revision, _)| revision);
+        self.said.note(&judgement, &facts, revision, self.now);
+        if let Some(doubt) = Doubt::of(&judgement, &facts, revision, is_counted) {
+            self.doubts.push(doubt);
+        }
+        let verdict = Verdict::new(judgement, facts);
+        let verdict = match revises {
+            Some((revision, earlier)) => verdict.revising(revision, earlier),
+            None => verdict,
+        };
         self.counts.verdicts += 1;
         self.outputs.push_back(Output::Verdict(Box::new(verdict)));
     }
@@ -500,5 +550,14 @@ mod tests {
         assert_eq!((engine.tracked(), engine.counts().evicted), (4, 0));
         engine.handle_segment(&segment(6, TcpFlags::SYN));
         assert_eq!((engine.tracked(), engine.counts().evicted), (4, 1));
+    }
+
+    #[test]
+    fn a_table_that_is_full_for_a_long_time_remembers_no_deadlines_but_its_own() {
+        let mut engine = Engine::new(Settings { max_connections: 4, ..Settings::default() });
+        for port in 1..1000 {
+            engine.handle_segment(&segment(port, TcpFlags::SYN));
+            assert!(engine.table.deadlines() <= 16);
+        }
     }
 }

@@ -210,6 +210,16 @@ impl Records {
         self.state == State::Lost
     }
 
+    /// Whether every byte counts: it is not known to be something else than TLS, and reading has not ended.
+    pub(crate) fn is_framed(&self) -> bool {
+        !matches!(self.state, State::Prelude | State::Lost | State::Ended)
+    }
+
+    /// Bytes of memory that hold what is incomplete.
+    pub(crate) fn held(&self) -> usize {
+        self.message.body.capacity() + self.partial.capacity()
+    }
+
     /// Records whose header was read.
     pub(crate) fn count(&self) -> u32 {
         self.records

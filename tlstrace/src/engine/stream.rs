@@ -205,6 +205,11 @@ impl Stream {
         }
     }
 
+    /// Bytes of memory behind a hole.
+    pub(crate) fn held(&self) -> usize {
+        self.pending_bytes + self.pending.len() * size_of::<(u64, Held)>()
+    }
+
     /// Whether bytes are missing that the peer does not have either.
     pub(crate) fn lost_on_path(&self) -> bool {
         self.lost_on_path

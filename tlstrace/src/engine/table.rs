@@ -69,6 +69,7 @@ impl Tracked {
 #[derive(Debug)]
 pub(crate) struct Table {
     limit: usize,
+    max_weight: usize,
     by_key: HashMap<ConnectionKey, Slot, RandomState>,
     entries: Vec<Entry>,
     free: Vec<u32>,
@@ -77,27 +78,37 @@ pub(crate) struct Table {
     /// Candidates for eviction, oldest first: connections without payload, and the others.
     unproven: VecDeque<Slot>,
     proven: VecDeque<Slot>,
+    /// Memory that connections take beyond the ordinary, in bytes, and those that do, by how long they have.
+    weight: usize,
+    heavy: VecDeque<Slot>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Entry {
     generation: u32,
     key: Option<ConnectionKey>,
     tracked: Option<Tracked>,
     /// The earliest deadline that is in the queue for this entry.
     queued: Option<Timestamp>,
+    /// [`Connection::weight`], when it was last asked.
+    weight: usize,
+    is_among_heavy: bool,
 }
 
 impl Table {
-    pub(crate) fn new(limit: usize) -> Self {
+    /// Of so many connections, which together take so many bytes beyond the ordinary.
+    pub(crate) fn new(limit: usize, max_weight: usize) -> Self {
         Self {
             limit: limit.max(1),
+            max_weight,
             by_key: HashMap::default(),
             entries: Vec::new(),
             free: Vec::new(),
             deadlines: BinaryHeap::new(),
             unproven: VecDeque::new(),
             proven: VecDeque::new(),
+            weight: 0,
+            heavy: VecDeque::new(),
         }
     }
 
@@ -158,7 +169,7 @@ impl Table {
     ) -> (Slot, Option<Box<Connection>>) {
         let evicted = if self.is_full() { self.evict() } else { None };
         let index = self.free.pop().unwrap_or_else(|| {
-            self.entries.push(Entry { generation: 0, key: None, tracked: None, queued: None });
+            self.entries.push(Entry::default());
             u32::try_from(self.entries.len() - 1).unwrap_or(u32::MAX)
         });
         let mut slot = Slot { index, generation: 0 };
@@ -167,6 +178,7 @@ impl Table {
             entry.key = Some(key);
             entry.tracked = Some(Tracked::Open(Box::new(connection)));
             entry.queued = None;
+            entry.is_among_heavy = false;
             slot.generation = entry.generation;
         }
         self.by_key.insert(key, slot);
@@ -193,7 +205,43 @@ impl Table {
         if let Some(entry) = self.entry_mut(slot) {
             entry.tracked = Some(tracked);
         }
+        self.weigh(slot);
         self.reschedule(slot);
+    }
+
+    /// Takes account of what a connection holds by now.
+    pub(crate) fn weigh(&mut self, slot: Slot) {
+        let limit = self.limit;
+        let Some(entry) = self.entry_mut(slot) else { return };
+        let before = entry.weight;
+        entry.weight = match &entry.tracked {
+            Some(Tracked::Open(connection)) => connection.weight(),
+            Some(Tracked::Judged(_)) | None => 0,
+        };
+        let (weight, is_new) = (entry.weight, entry.weight > 0 && !entry.is_among_heavy);
+        entry.is_among_heavy |= is_new;
+        self.weight = self.weight - before + weight;
+        if is_new {
+            if self.heavy.len() > 2 * limit {
+                let mut heavy = std::mem::take(&mut self.heavy);
+                heavy.retain(|&slot| self.entry(slot).is_some());
+                self.heavy = heavy;
+            }
+            self.heavy.push_back(slot);
+        }
+    }
+
+    /// While all hold too much: takes out the connection that has done so for the longest time.
+    pub(crate) fn pop_too_heavy(&mut self) -> Option<Box<Connection>> {
+        while self.weight > self.max_weight {
+            let slot = self.heavy.pop_front()?;
+            let Some(entry) = self.entry_mut(slot) else { continue };
+            entry.is_among_heavy = false;
+            if entry.weight > 0 {
+                return self.remove(slot);
+            }
+        }
+        None
     }
 
     /// Forgets a connection; returns it if it was not judged for good.
@@ -202,6 +250,8 @@ impl Table {
         let key = entry.key.take()?;
         entry.generation = entry.generation.wrapping_add(1);
         let tracked = entry.tracked.take();
+        let weight = std::mem::take(&mut entry.weight);
+        self.weight -= weight;
         self.by_key.remove(&key);
         self.free.push(slot.index);
         match tracked? {
@@ -217,6 +267,9 @@ impl Table {
         if entry.queued.is_none_or(|queued| deadline < queued) {
             entry.queued = Some(deadline);
             self.deadlines.push(Reverse((deadline, slot)));
+            if self.deadlines.len() > 4 * self.limit {
+                self.forget_overtaken_deadlines();
+            }
         }
     }
 
@@ -243,6 +296,12 @@ impl Table {
 
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
         self.deadlines.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// Deadlines in the queue.
+    #[cfg(test)]
+    pub(crate) fn deadlines(&self) -> usize {
+        self.deadlines.len()
     }
 
     /// All connections that are not judged for good, the oldest first.
@@ -280,6 +339,14 @@ impl Table {
         queues.0.retain(|&slot| self.entry(slot).is_some());
         queues.1.retain(|&slot| self.entry(slot).is_some());
         (self.unproven, self.proven) = queues;
+    }
+
+    /// Drops the deadlines of what has left the table, and those that an earlier one has taken the place of.
+    fn forget_overtaken_deadlines(&mut self) {
+        let mut deadlines = std::mem::take(&mut self.deadlines);
+        deadlines
+            .retain(|Reverse((at, slot))| self.entry(*slot).is_some_and(|entry| entry.queued == Some(*at)));
+        self.deadlines = deadlines;
     }
 
     fn entry(&self, slot: Slot) -> Option<&Entry> {

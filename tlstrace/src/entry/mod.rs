@@ -8,6 +8,7 @@
 
 mod redact;
 mod saved;
+mod timings;
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ use crate::verdict::{Confidence, EndedBy, Severity, Verdict};
 
 pub use redact::Redaction;
 pub use saved::{NotOurs, Saved};
+pub use timings::Timings;
 
 /// One verdict, in brief. Texts are as they were sent, and not safe for a terminal.
 #[derive(Clone, Debug)]
@@ -49,8 +51,9 @@ pub struct Entry<'a> {
     pub ja4: Option<Cow<'a, str>>,
     /// The leaf that the server presented in the clear.
     pub certificate: Option<Leaf<'a>>,
-    /// ClientHello to the end of the handshake.
-    pub handshake: Option<Duration>,
+    pub timings: Timings,
+    /// Whether all of it was captured that a verdict may rest on.
+    pub is_whole: bool,
 }
 
 #[cfg(test)]
@@ -73,7 +76,8 @@ impl Entry<'static> {
             replaces: None,
             ja4: None,
             certificate: None,
-            handshake: None,
+            timings: Timings::default(),
+            is_whole: true,
         }
     }
 }
@@ -127,17 +131,19 @@ impl<'a> Entry<'a> {
             ja4: hello.map(|hello| fingerprint::ja4(hello).into()),
             certificate: leaf
                 .map(|leaf| Leaf { subject: (&*leaf.subject).into(), not_after: leaf.not_after }),
-            handshake: facts
-                .progress
-                .complete
-                .zip(facts.progress.client_hello)
-                .map(|(complete, hello)| complete.since(hello)),
+            timings: Timings::of(facts),
+            is_whole: facts.is_complete_capture(),
         }
     }
 
     /// Whether somebody may have to act.
     pub fn is_failure(&self) -> bool {
         self.severity > Severity::Info
+    }
+
+    /// ClientHello to the end of the handshake.
+    pub fn handshake(&self) -> Option<Duration> {
+        self.timings.handshake.map(Duration::from_micros)
     }
 
     /// Whether the handshake was completed and nobody objected.

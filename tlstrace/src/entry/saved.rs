@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Detail, Details, Entry, Leaf};
+use super::{Detail, Details, Entry, Leaf, Timings};
 use crate::aggregate::{Aggregate, Quantiles};
 use crate::engine::facts::{ConnectionId, Role};
 use crate::engine::timestamp::Timestamp;
@@ -143,6 +143,7 @@ struct Trace {
     replaces: Option<String>,
     #[serde(default)]
     timings_us: Timings,
+    capture: Option<Capture>,
 }
 
 #[derive(Deserialize)]
@@ -163,9 +164,9 @@ struct Ended {
     how: String,
 }
 
-#[derive(Default, Deserialize)]
-struct Timings {
-    handshake: Option<u64>,
+#[derive(Deserialize)]
+struct Capture {
+    complete: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -180,25 +181,25 @@ struct Kubernetes {
 
 #[derive(Deserialize)]
 struct Named {
-    name: Arc<str>,
+    name: String,
 }
 
 #[derive(Deserialize)]
 struct WorkloadFields {
-    kind: Arc<str>,
-    name: Arc<str>,
+    kind: String,
+    name: String,
 }
 
 #[derive(Deserialize)]
 struct ProcessFields {
     pid: u32,
-    name: Arc<str>,
+    name: String,
 }
 
 impl Endpoint {
     fn identity(&mut self) -> Option<Arc<Identity>> {
         let process = self.process.take();
-        let process = process.map(|process| Process { pid: process.pid, command: process.name });
+        let process = process.map(|process| Process { pid: process.pid, command: cut(process.name).into() });
         let identity = Identity { process, ..self.k8s.take().unwrap_or_default().into() };
         (!identity.is_empty()).then(|| Arc::new(identity))
     }
@@ -206,12 +207,15 @@ impl Endpoint {
 
 impl From<Kubernetes> for Identity {
     fn from(fields: Kubernetes) -> Self {
-        let name = |named: Option<Named>| named.map(|named| named.name);
+        let name = |named: Option<Named>| named.map(|named| cut(named.name).into());
         Self {
             namespace: name(fields.namespace),
             pod: name(fields.pod),
             container: name(fields.container),
-            workload: fields.workload.map(|workload| Workload { kind: workload.kind, name: workload.name }),
+            workload: fields.workload.map(|workload| Workload {
+                kind: cut(workload.kind).into(),
+                name: cut(workload.name).into(),
+            }),
             node: name(fields.node),
             service: name(fields.service),
             process: None,
@@ -234,11 +238,11 @@ impl Line {
         let entry = Entry {
             time: Timestamp::parse(&self.timestamp)?,
             severity,
-            verdict: verdict.into(),
+            verdict: cut(verdict).into(),
             confidence: Confidence::parse(&confidence).unwrap_or(Confidence::Suspected),
             client: SocketAddr::new(self.client.ip, self.client.port),
             server: SocketAddr::new(self.server.ip, self.server.port),
-            server_name: self.tls.client.server_name.map(Cow::from),
+            server_name: self.tls.client.server_name.map(cut).map(Cow::from),
             names,
             ended_by: self.tlstrace.ended_by.as_ref().and_then(Ended::parse),
             summary: summary.into(),
@@ -249,12 +253,13 @@ impl Line {
                 .map(ConnectionId),
             revision: self.tlstrace.revision,
             replaces: self.tlstrace.replaces.map(Cow::from),
-            ja4: self.tls.client.ja4.filter(|_| is_failure).map(Cow::from),
+            ja4: self.tls.client.ja4.filter(|_| is_failure).map(cut).map(Cow::from),
             certificate: self.tls.server.and_then(|server| {
                 let not_after = Timestamp::parse(&server.not_after?)?.as_secs().cast_signed();
-                Some(Leaf { subject: server.subject?.into(), not_after })
+                Some(Leaf { subject: cut(server.subject?).into(), not_after })
             }),
-            handshake: self.tlstrace.timings_us.handshake.map(Duration::from_micros),
+            timings: self.tlstrace.timings_us,
+            is_whole: self.tlstrace.capture.is_none_or(|capture| capture.complete),
         };
         let facts = |facts: Vec<Fact>| {
             let details = facts.into_iter();
@@ -271,6 +276,16 @@ impl Line {
         };
         Some((entry, details))
     }
+}
+
+/// A name of a length that can be kept for each of thousands of connections, whatever a line brings.
+fn cut(mut name: String) -> String {
+    const MOST: usize = 1024;
+    if name.len() > MOST {
+        name.truncate(name.floor_char_boundary(MOST));
+        name.push('…');
+    }
+    name
 }
 
 impl Ended {

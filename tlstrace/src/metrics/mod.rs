@@ -12,9 +12,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter as Count;
+use prometheus_client::metrics::exemplar::CounterWithExemplar;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
@@ -25,7 +27,7 @@ use crate::engine::facts::How;
 use crate::entry::Entry;
 use crate::tls::certificate::NameMatch;
 use crate::tls::codepoints::ProtocolVersion;
-use crate::verdict::{EndedHow, Verdict};
+use crate::verdict::{EndedHow, Severity, Verdict};
 
 /// Upper bounds in seconds: from a neighbour in the same zone to a client that waits for its user.
 const BUCKETS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -34,7 +36,7 @@ const BUCKETS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    handshakes: Family<HandshakeLabels, Count>,
+    handshakes: Family<HandshakeLabels, CounterWithExemplar<ExemplarLabels>>,
     durations: Histogram,
     alerts: Family<AlertLabels, Count>,
     packets: Family<PacketLabels, Count>,
@@ -56,6 +58,9 @@ pub struct Reading {
     pub output_full: u64,
     /// Verdicts not printed: writing failed.
     pub output_failed: u64,
+    /// The same for what was not exported.
+    pub export_full: u64,
+    pub export_failed: u64,
 }
 
 /// The text formats of scrapes.
@@ -72,6 +77,12 @@ struct HandshakeLabels {
     verdict: &'static str,
     severity: &'static str,
     tls_version: &'static str,
+}
+
+/// Of an exemplar, which is no label of a series.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct ExemplarLabels {
+    connection_id: String,
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -162,8 +173,12 @@ impl Metrics {
             severity: verdict.severity.as_str(),
             tls_version: tls_version(verdict.facts.version()),
         };
-        self.handshakes.get_or_create(&labels).inc();
-        if let Some(duration) = Entry::of(verdict).handshake {
+        // From a number to the line that tells of it: of what is benign, none may have been printed.
+        let exemplar = (verdict.severity > Severity::Info)
+            .then(|| ExemplarLabels { connection_id: verdict.facts.connection.to_string() });
+        let time = UNIX_EPOCH + Duration::from_nanos(verdict.time().as_nanos());
+        self.handshakes.get_or_create(&labels).inc_by(1, exemplar, Some(time));
+        if let Some(duration) = Entry::of(verdict).handshake() {
             self.durations.observe(duration.as_secs_f64());
         }
         if let Some(labels) = AlertLabels::of(verdict) {
@@ -189,6 +204,8 @@ impl Metrics {
             ("malformed", reading.malformed),
             ("output_full", reading.output_full),
             ("output_failed", reading.output_failed),
+            ("export_full", reading.export_full),
+            ("export_failed", reading.export_failed),
         ];
         for (reason, value) in kernel.chain(rest) {
             set(&self.lost.get_or_create(&LossLabels { reason }), value);
@@ -301,8 +318,8 @@ impl Seen {
     }
 }
 
-/// OpenMetrics in the older format: there, a counter has its suffix also where it is described, and units and the end
-/// are not written.
+/// OpenMetrics in the older format: there, a counter has its suffix also where it is described, and units, exemplars and
+/// the end are not written.
 fn prometheus(open_metrics: &str) -> String {
     let described = |line: &'_ str, what| -> Option<(String, String)> {
         let (name, rest) = line.strip_prefix(what)?.split_once(' ')?;
@@ -315,6 +332,11 @@ fn prometheus(open_metrics: &str) -> String {
         if line == "# EOF" || line.starts_with("# UNIT ") {
             continue;
         }
+        // Only here are exemplars, and no label in front of one can hold what begins it.
+        let line = match line.split_once(" # {") {
+            Some((sample, _)) if line.starts_with("tlstrace_handshakes_total{") => sample,
+            _ => line,
+        };
         let suffixed = ["# HELP ", "# TYPE "].into_iter().find_map(|what| {
             let (name, rest) = described(line, what)?;
             counters.contains(&name).then(|| format!("{what}{name}_total {rest}"))

@@ -17,6 +17,7 @@ use crate::engine::facts::{HandshakeFacts, How};
 use crate::engine::locality::Direction;
 use crate::engine::segment;
 use crate::engine::timestamp::{Civil, Timestamp};
+use crate::entry::Timings;
 use crate::names::Identity;
 use crate::tls::certificate::{Certificate, CertificateChain};
 use crate::tls::client_hello::ClientHello;
@@ -345,41 +346,6 @@ struct AlertFields {
     encrypted: bool,
 }
 
-/// Durations of `DIAGNOSIS.md` §10, in microseconds, in the order in which they pass.
-#[derive(Serialize)]
-struct Timings {
-    /// SYN to the end of TCP's handshake: both legs, as seen from here.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tcp_rtt: Option<u64>,
-    /// SYN to SYN-ACK: the server's leg.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    server_rtt: Option<u64>,
-    /// SYN-ACK to ACK: the client's leg.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    client_rtt: Option<u64>,
-    /// End of TCP's handshake to the whole ClientHello.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    client_hello: Option<u64>,
-    /// First byte of the ClientHello to its last.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    client_hello_transfer: Option<u64>,
-    /// ClientHello to the server's first answer.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    server_hello: Option<u64>,
-    /// From there to the end of the server's flight.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    server_flight: Option<u64>,
-    /// From there to the client's answer: its round trip and its verification of the certificate.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    client_flight: Option<u64>,
-    /// The client's Finished to what the server sent next.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    server_finish: Option<u64>,
-    /// ClientHello to the end of the handshake.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    handshake: Option<u64>,
-}
-
 /// What a ClientHello proposes beyond the ECS fields.
 #[derive(Serialize)]
 struct Offer<'a> {
@@ -601,6 +567,7 @@ impl<'a> Client<'a> {
                 .alpn
                 .iter()
                 .filter(|name| !matches!(***name, [a, b] if crate::tls::codepoints::is_grease(u16::from_be_bytes([a, b]))))
+                .take(MAX_PROTOCOLS)
                 .map(|name| protocol_name(name))
                 .collect(),
         }
@@ -615,7 +582,7 @@ impl<'a> Certificates<'a> {
             issuer: &leaf.issuer,
             not_before: date(leaf.not_before),
             not_after: date(leaf.not_after),
-            names: leaf.names.iter().filter_map(words::alternative_name).collect(),
+            names: names(leaf, &mut { MAX_NAMES_LEN }),
             chain: chain.certificates.iter().map(|certificate| &*certificate.subject).collect(),
         })
     }
@@ -680,30 +647,6 @@ impl<'a> Trace<'a> {
     }
 }
 
-impl Timings {
-    fn of(facts: &HandshakeFacts) -> Self {
-        let micros = |from: Option<Timestamp>, to: Option<Timestamp>| Some(nanos(to?.since(from?)) / 1000);
-        let progress = &facts.progress;
-        let tcp = &facts.tcp;
-        Self {
-            tcp_rtt: micros(tcp.syn, tcp.established),
-            server_rtt: micros(tcp.syn, tcp.syn_ack),
-            client_rtt: micros(tcp.syn_ack, tcp.established),
-            client_hello: micros(tcp.established, progress.client_hello),
-            client_hello_transfer: micros(facts.client().first_payload, progress.client_hello)
-                .filter(|&micros| micros > 0),
-            server_hello: micros(progress.client_hello, facts.server().first_payload),
-            server_flight: micros(facts.server().first_payload, progress.server_flight),
-            client_flight: micros(progress.server_flight, progress.client_flight),
-            server_finish: micros(
-                progress.client_finished,
-                progress.server_data.or(progress.server_finished),
-            ),
-            handshake: micros(progress.client_hello, progress.complete),
-        }
-    }
-}
-
 impl<'a> Offer<'a> {
     fn of(hello: &'a ClientHello, facts: &HandshakeFacts) -> Self {
         Self {
@@ -715,6 +658,7 @@ impl<'a> Offer<'a> {
                 .key_shares
                 .iter()
                 .filter(|share| !share.group.is_grease())
+                .take(MAX_ITEMS)
                 .map(|share| KeyShareFields { group: share.group.to_string(), len: share.len })
                 .collect(),
             signature_algorithms_cert: Names(&hello.signature_schemes_cert, |scheme| scheme.is_grease()),
@@ -753,10 +697,11 @@ impl Selection {
 
 impl<'a> CertificateFields<'a> {
     fn chain(chain: &'a CertificateChain, is_public: bool) -> Vec<Self> {
-        chain.certificates.iter().map(|certificate| Self::of(certificate, is_public)).collect()
+        let mut room = MAX_NAMES_LEN;
+        chain.certificates.iter().map(|certificate| Self::of(certificate, is_public, &mut room)).collect()
     }
 
-    fn of(certificate: &'a Certificate, is_public: bool) -> Self {
+    fn of(certificate: &'a Certificate, is_public: bool, room: &mut usize) -> Self {
         let usage = certificate.extended_key_usage.unwrap_or_default();
         let uses =
             [(usage.any, "any"), (usage.server_auth, "server_auth"), (usage.client_auth, "client_auth")];
@@ -766,11 +711,7 @@ impl<'a> CertificateFields<'a> {
             issuer: (is_public || !certificate.self_issued).then_some(&*certificate.issuer),
             not_before: date(certificate.not_before),
             not_after: date(certificate.not_after),
-            names: if is_public {
-                certificate.names.iter().filter_map(words::alternative_name).collect()
-            } else {
-                Vec::new()
-            },
+            names: if is_public { names(certificate, room) } else { Vec::new() },
             key: certificate.key.algorithm.to_string(),
             key_bits: certificate.key.bits,
             signature_algorithm: &certificate.signature_algorithm,
@@ -798,7 +739,15 @@ fn root_alert(verdict: &Verdict) -> Option<AlertFields> {
     Some(AlertFields { side: ended.side.as_str(), level: None, code: None, name: None, encrypted: true })
 }
 
-/// Items of a list in wire order, GREASE left out, by their names.
+/// Most items shown of a list that a peer has sent. No stack has so many; a line that is longer than what collects lines
+/// takes (16 KiB a part for containerd, 256 KiB for Cloud Logging) is no use to anybody.
+const MAX_ITEMS: usize = 256;
+/// The same of protocol names, which may have 255 characters.
+const MAX_PROTOCOLS: usize = 32;
+/// Most bytes shown of the names in the certificates of one chain.
+const MAX_NAMES_LEN: usize = 16 * 1024;
+
+/// Items of a list in wire order, GREASE left out, by their names; the first [`MAX_ITEMS`].
 struct Names<'a, T>(&'a [T], fn(&T) -> bool);
 
 impl<T> Names<'_, T> {
@@ -810,11 +759,23 @@ impl<T> Names<'_, T> {
 impl<T: Display> Serialize for Names<'_, T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut list = serializer.serialize_seq(None)?;
-        for item in self.0.iter().filter(|item| !(self.1)(item)) {
+        for item in self.0.iter().filter(|item| !(self.1)(item)).take(MAX_ITEMS) {
             list.serialize_element(&Shown(item))?;
         }
         list.end()
     }
+}
+
+/// A certificate's names, as far as there is `room` for them, in bytes.
+fn names<'a>(certificate: &'a Certificate, room: &mut usize) -> Vec<Cow<'a, str>> {
+    let names = certificate.names.iter().filter_map(words::alternative_name);
+    names
+        .take_while(|name| {
+            let left = room.checked_sub(name.len());
+            *room = left.unwrap_or(0);
+            left.is_some()
+        })
+        .collect()
 }
 
 struct Shown<T>(T);

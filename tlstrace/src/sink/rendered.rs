@@ -14,16 +14,19 @@ use serde_json::value::RawValue;
 /// Most parts that are kept of one kind. When there are more, all are forgotten: simpler than to choose, and
 /// rare enough.
 const MAX_KEPT: usize = 512;
+/// Most bytes of all that is kept of one kind.
+const MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// Rendered parts by what they show.
 #[derive(Debug)]
 pub(super) struct Rendered<K> {
     by_hash: HashMap<u64, (K, Box<RawValue>), RandomState>,
+    bytes: usize,
 }
 
 impl<K> Default for Rendered<K> {
     fn default() -> Self {
-        Self { by_hash: HashMap::default() }
+        Self { by_hash: HashMap::default(), bytes: 0 }
     }
 }
 
@@ -39,10 +42,13 @@ impl<K> Rendered<K> {
         let hash = self.by_hash.hasher().hash_one(shown);
         let is_known = self.by_hash.get(&hash).is_some_and(|(known, _)| is_key(known));
         if !is_known {
-            if self.by_hash.len() >= MAX_KEPT {
+            if self.by_hash.len() >= MAX_KEPT || self.bytes > MAX_BYTES {
                 self.by_hash.clear();
+                self.bytes = 0;
             }
             let part = serde_json::value::to_raw_value(&render())?;
+            // What is shown takes about as much in memory as in text.
+            self.bytes += 2 * part.get().len();
             self.by_hash.insert(hash, (key(), part));
         }
         match self.by_hash.get(&hash) {

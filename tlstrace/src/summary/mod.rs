@@ -11,6 +11,7 @@ mod latency;
 mod object;
 mod table;
 mod text;
+mod timeline;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -26,9 +27,10 @@ use crate::verdict::Severity;
 pub use certificates::{Certificate, Certificates, EXPIRES_SOON};
 pub use incidents::{Few, Incident, Incidents};
 pub use latency::Latency;
-pub use object::Object;
+pub use object::{Object, read_capture};
 pub use table::{Table, Tally};
-pub use text::Text;
+pub use text::{Share, Text, Times};
+pub use timeline::{Step, Timeline};
 
 /// Most verdict ids that are told apart: there are far fewer, but saved lines may bring any text.
 const MAX_VERDICTS: usize = 512;
@@ -52,6 +54,7 @@ pub struct Summary {
     incidents: Incidents,
     certificates: Certificates,
     latency: Latency,
+    timeline: Timeline,
     revisable: Revisable,
 }
 
@@ -109,8 +112,16 @@ fn phrases(counts: &[(Cow<'static, str>, u64)]) -> String {
 /// Last verdicts by connection, for as long as they may be revised.
 #[derive(Debug, Default)]
 struct Revisable {
-    by_connection: HashMap<ConnectionId, (Arc<str>, Class)>,
+    by_connection: HashMap<ConnectionId, Said>,
     order: VecDeque<ConnectionId>,
+}
+
+/// What was said about a connection.
+#[derive(Clone, Debug)]
+struct Said {
+    verdict: Arc<str>,
+    class: Class,
+    time: Timestamp,
 }
 
 /// How a verdict counts.
@@ -130,11 +141,12 @@ impl Summary {
         let time = entry.time;
         self.first = Some(self.first.map_or(time, |first| first.min(time)));
         self.last = Some(self.last.map_or(time, |last| last.max(time)));
-        let said = entry.connection.and_then(|id| self.revisable.note(id, &verdict, class));
+        let said = Said { verdict: Arc::clone(&verdict), class, time };
+        let before = entry.connection.and_then(|id| self.revisable.note(id, said));
         if entry.revision > 0
-            && let Some((verdict, class)) = said
+            && let Some(said) = before
         {
-            self.take_back(entry, &verdict, class);
+            self.take_back(entry, &said);
         }
         self.handshakes += 1;
         match class {
@@ -148,7 +160,7 @@ impl Summary {
         count.severity = count.severity.max(entry.severity);
         count.first = count.first.min(time);
         count.last = count.last.max(time);
-        let seen = table::Seen { time, verdict: &verdict, class, handshake: entry.handshake };
+        let seen = table::Seen { time, verdict: &verdict, class, handshake: entry.handshake() };
         self.listeners.add(&entry.server, &seen);
         if let Some(name) = &entry.server_name {
             self.server_names.add(&**name, &seen);
@@ -160,9 +172,10 @@ impl Summary {
         if let Some(leaf) = &entry.certificate {
             self.certificates.add(leaf, entry);
         }
-        if let Some(handshake) = entry.handshake {
+        if let Some(handshake) = entry.handshake() {
             self.latency.add(handshake);
         }
+        self.timeline.add(time, &verdict, class);
     }
 
     /// Times of the first and the last entry.
@@ -223,7 +236,14 @@ impl Summary {
         &self.latency
     }
 
-    fn take_back(&mut self, entry: &Entry<'_>, verdict: &str, class: Class) {
+    /// When failures happened.
+    pub fn timeline(&self) -> &Timeline {
+        &self.timeline
+    }
+
+    fn take_back(&mut self, entry: &Entry<'_>, said: &Said) {
+        let Said { verdict, class, time } = said;
+        let class = *class;
         self.handshakes = self.handshakes.saturating_sub(1);
         match class {
             Class::Success => self.successes = self.successes.saturating_sub(1),
@@ -233,7 +253,7 @@ impl Summary {
             }
             Class::Neither => {}
         }
-        if let Some(count) = self.verdicts.get_mut(verdict) {
+        if let Some(count) = self.verdicts.get_mut(&**verdict) {
             count.count = count.count.saturating_sub(1);
         }
         self.listeners.take_back(&entry.server, verdict, class);
@@ -241,6 +261,7 @@ impl Summary {
             self.server_names.take_back(&**name, verdict, class);
         }
         self.clients.take_back(&entry.client.ip(), verdict, class);
+        self.timeline.take_back(*time, verdict, class);
     }
 
     fn intern(&self, verdict: &str) -> Arc<str> {
@@ -254,8 +275,8 @@ impl Summary {
 
 impl Revisable {
     /// Remembers what is said now; gives what was said before.
-    fn note(&mut self, id: ConnectionId, verdict: &Arc<str>, class: Class) -> Option<(Arc<str>, Class)> {
-        let before = self.by_connection.insert(id, (Arc::clone(verdict), class));
+    fn note(&mut self, id: ConnectionId, said: Said) -> Option<Said> {
+        let before = self.by_connection.insert(id, said);
         if before.is_none() {
             self.order.push_back(id);
             if self.order.len() > MAX_REVISABLE

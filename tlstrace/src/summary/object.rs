@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::{CaptureTotals, EXPIRES_SOON, Incident, Latency, Summary, Table, Tally};
 use crate::engine::timestamp::{Civil, Timestamp};
@@ -133,6 +133,41 @@ struct Capture<'a> {
 struct Missed<'a> {
     what: &'a str,
     count: u64,
+}
+
+/// Reads back what a capture counted, and on which host, if an object tells it.
+pub fn read_capture(object: &serde_json::Value) -> Option<(Option<String>, CaptureTotals)> {
+    #[derive(Deserialize)]
+    struct Capture {
+        packets: u64,
+        tcp: u64,
+        candidates: Option<u64>,
+        events: Option<u64>,
+        losses: Vec<Missed>,
+        unread: Vec<Missed>,
+    }
+
+    #[derive(Deserialize)]
+    struct Missed {
+        what: String,
+        count: u64,
+    }
+
+    let capture = Capture::deserialize(object.pointer("/tlstrace/capture")?).ok()?;
+    let counts = |missed: Vec<Missed>| {
+        let most = missed.into_iter().take(MOST);
+        most.map(|missed| (missed.what.into(), missed.count)).collect()
+    };
+    let hostname = object.pointer("/observer/hostname").and_then(serde_json::Value::as_str);
+    let totals = CaptureTotals {
+        packets: capture.packets,
+        tcp: capture.tcp,
+        candidates: capture.candidates,
+        events: capture.events,
+        losses: counts(capture.losses),
+        unread: counts(capture.unread),
+    };
+    Some((hostname.map(ToOwned::to_owned), totals))
 }
 
 impl<'a> Line<'a> {

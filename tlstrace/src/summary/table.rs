@@ -19,6 +19,7 @@ const MAX_KINDS: usize = 8;
 pub struct Table<K> {
     tallies: HashMap<K, Tally>,
     forgotten: u64,
+    forgotten_failing: u64,
 }
 
 /// What is known under one key.
@@ -73,6 +74,11 @@ impl<K: Clone + Eq + Hash + Ord> Table<K> {
         self.forgotten
     }
 
+    /// How many of them had failed.
+    pub fn forgotten_failing(&self) -> u64 {
+        self.forgotten_failing
+    }
+
     pub(super) fn add<Q>(&mut self, key: &Q, seen: &Seen<'_>)
     where
         K: Borrow<Q>,
@@ -103,6 +109,7 @@ impl<K: Clone + Eq + Hash + Ord> Table<K> {
         let mut keys: Vec<_> = self.tallies.iter().map(|(key, tally)| (tally.worth(), key.clone())).collect();
         let (least, _, _) = keys.select_nth_unstable(MAX_KEYS / 4);
         self.forgotten += least.len() as u64;
+        self.forgotten_failing += least.iter().filter(|((failures, _), _)| *failures > 0).count() as u64;
         for (_, key) in least {
             self.tallies.remove(key);
         }
@@ -111,7 +118,7 @@ impl<K: Clone + Eq + Hash + Ord> Table<K> {
 
 impl<K> Default for Table<K> {
     fn default() -> Self {
-        Self { tallies: HashMap::new(), forgotten: 0 }
+        Self { tallies: HashMap::new(), forgotten: 0, forgotten_failing: 0 }
     }
 }
 

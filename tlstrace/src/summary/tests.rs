@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::*;
-use crate::entry::Leaf;
+use crate::entry::{Leaf, Timings};
 
 fn at(seconds: u64) -> Timestamp {
     Timestamp::from_nanos(1_795_341_600_000_000_000).after(Duration::from_secs(seconds))
@@ -28,7 +28,7 @@ fn success(seconds: u64) -> Entry<'static> {
             subject: "CN=api.example.com".into(),
             not_after: at(20 * 86_400).as_secs().cast_signed(),
         }),
-        handshake: Some(Duration::from_millis(12)),
+        timings: Timings { handshake: Some(12_000), ..Timings::default() },
         ja4: None,
         ..failure("ok", seconds, [10, 9, 0, 1])
     }

@@ -25,6 +25,7 @@ impl Display for Text<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let summary = self.summary;
         let Some((first, last)) = summary.period() else { return Ok(()) };
+        let times = Times::new(summary, self.offset);
         let failures = summary.failures();
         if failures > 0 {
             writeln!(
@@ -32,12 +33,12 @@ impl Display for Text<'_> {
                 "{failures} of {} handshakes failed ({}), {} to {}",
                 summary.handshakes(),
                 Share(failures, summary.handshakes()),
-                self.time(first),
-                self.time(last)
+                times.show(first),
+                times.show(last)
             )?;
             let incidents = summary.incidents().list();
             for incident in incidents.iter().take(MOST) {
-                self.write_incident(incident, f)?;
+                self.write_incident(incident, times, f)?;
             }
             if incidents.len() > MOST {
                 writeln!(f, "  and {} more kinds", incidents.len() - MOST)?;
@@ -55,14 +56,14 @@ impl Display for Text<'_> {
 
 impl Text<'_> {
     /// `412 of 430 failures: sni_missing, one JA4, 10.8.0.0/14 (37 clients), to 10.4.0.9:8443, since 14:02:11`
-    fn write_incident(&self, incident: &Incident, f: &mut Formatter<'_>) -> fmt::Result {
+    fn write_incident(&self, incident: &Incident, times: Times, f: &mut Formatter<'_>) -> fmt::Result {
         let all = self.summary.failures();
         write!(f, "  {} of {all} failures: {}", incident.failures, Clean(&incident.verdict))?;
         incident.in_common().iter().try_for_each(|phrase| write!(f, ", {}", Clean(phrase)))?;
         if incident.failures == 1 {
-            return writeln!(f, ", at {}", self.time(incident.last));
+            return writeln!(f, ", at {}", times.show(incident.last));
         }
-        writeln!(f, ", since {}, last at {}", self.time(incident.first), self.time(incident.last))
+        writeln!(f, ", since {}, last at {}", times.show(incident.first), times.show(incident.last))
     }
 
     fn write_table<K: Clone + Eq + Hash + Ord>(
@@ -82,7 +83,8 @@ impl Text<'_> {
             "failures", "of failures", "handshakes", "first", "last"
         )?;
         for (key, tally) in rows {
-            let time = |time: Option<Timestamp>| time.map(|time| self.clock(time)).unwrap_or_default();
+            let time =
+                |time: Option<Timestamp>| time.map(|time| clock(time, self.offset)).unwrap_or_default();
             writeln!(
                 f,
                 "  {key:<width$}  {:>8}  {:>11}  {:>10}  {:<8}  {:<8}  {}",
@@ -128,26 +130,50 @@ impl Text<'_> {
         }
         Ok(())
     }
+}
 
+/// Shows points in time as people read them.
+#[derive(Clone, Copy, Debug)]
+pub struct Times {
+    /// Seconds east of UTC.
+    offset: i32,
     /// With the day, where not all is of the same.
-    fn time(&self, time: Timestamp) -> String {
-        let Some((first, last)) = self.summary.period() else { return self.clock(time) };
-        let day = |time: Timestamp| words::date(self.local(time));
-        if day(first) == day(last) { self.clock(time) } else { format!("{} {}", day(time), self.clock(time)) }
+    has_days: bool,
+}
+
+impl Times {
+    /// For those of a summary.
+    pub fn new(summary: &Summary, offset: i32) -> Self {
+        let day = |time: Timestamp| local(time, offset).div_euclid(86_400);
+        let has_days = summary.period().is_some_and(|(first, last)| day(first) != day(last));
+        Self { offset, has_days }
     }
 
-    fn clock(&self, time: Timestamp) -> String {
-        let Civil { hour, minute, second, .. } = Civil::of(self.local(time));
-        format!("{hour:02}:{minute:02}:{second:02}")
+    /// `14:02:11`, or `2026-11-22 14:02:11`.
+    pub fn show(self, time: Timestamp) -> String {
+        let clock = clock(time, self.offset);
+        if self.has_days { format!("{} {clock}", self.date(time)) } else { clock }
     }
 
-    fn local(&self, time: Timestamp) -> i64 {
-        time.as_secs().cast_signed() + i64::from(self.offset)
+    /// `2026-11-22`.
+    pub fn date(self, time: Timestamp) -> String {
+        words::date(local(time, self.offset))
     }
 }
 
+fn clock(time: Timestamp, offset: i32) -> String {
+    let Civil { hour, minute, second, .. } = Civil::of(local(time, offset));
+    format!("{hour:02}:{minute:02}:{second:02}")
+}
+
+/// Seconds since 1970 on a clock so many seconds east of UTC.
+fn local(time: Timestamp, offset: i32) -> i64 {
+    time.as_secs().cast_signed() + i64::from(offset)
+}
+
 /// A part of a whole: `17.8 %`.
-struct Share(u64, u64);
+#[derive(Clone, Copy, Debug)]
+pub struct Share(pub u64, pub u64);
 
 impl Display for Share {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {

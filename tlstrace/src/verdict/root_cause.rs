@@ -90,18 +90,18 @@ impl RootCause {
         });
         let suspicious = self.suspicious_reset.iter().map(|ending| Evidence {
             fact: "suspicious_reset",
-            detail: format!("{}, and the connection went on", words::ending(ending)).into(),
+            detail: format!("{}, {}", words::ending(ending), why_it_is_suspicious(ending)).into(),
         });
         reactions.chain(suspicious)
     }
 }
 
-/// Whether the conversation went on after a RST, so that its receiver cannot have believed it (RFC 5961 §3.2):
-/// a RST that does not fit the window needs less proof than one that does.
+/// Whether the receiver of a RST cannot have believed it (RFC 5961 §3.2), or the conversation went on after it: a RST
+/// that does not fit the window needs less proof than one that does.
 fn was_survived(facts: &HandshakeFacts, ending: &Ending, reset: Reset) -> bool {
     let spoke_later = |role| facts.peer(role).last_payload.is_some_and(|last| last > ending.time);
     if reset.out_of_window {
-        return spoke_later(Role::Client) || spoke_later(Role::Server);
+        return facts.is_complete_capture() || spoke_later(Role::Client) || spoke_later(Role::Server);
     }
     went_on(facts, ending) && spoke_later(ending.role.peer())
 }
@@ -110,6 +110,13 @@ fn was_survived(facts: &HandshakeFacts, ending: &Ending, reset: Reset) -> bool {
 fn went_on(facts: &HandshakeFacts, reset: &Ending) -> bool {
     let sender = facts.peer(reset.role);
     sender.last_payload.is_some_and(|last| last > reset.time) && sender.bytes > reset.position
+}
+
+fn why_it_is_suspicious(reset: &Ending) -> &'static str {
+    match reset.how {
+        How::Reset(Reset { out_of_window: true, .. }) => "outside the window, where its receiver ignores it",
+        _ => "and the connection went on",
+    }
 }
 
 fn why_it_follows(cause: &Ending, reaction: &Ending) -> &'static str {

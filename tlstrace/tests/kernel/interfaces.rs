@@ -178,7 +178,7 @@ fn watched(namespace: &Namespace, arguments: &[&str]) -> Vec<String> {
 }
 
 /// A tun device named `tun0` (Documentation/networking/tuntap.rst), which lives as long as the file.
-fn tun(namespace: &Namespace) -> io::Result<File> {
+pub(crate) fn tun(namespace: &Namespace) -> io::Result<File> {
     namespace.enter(|| {
         // Where the device is opened is where it will be.
         let file = File::options().read(true).write(true).open("/dev/net/tun")?;

@@ -9,6 +9,7 @@
 mod conditions;
 mod containerd;
 mod doctor;
+mod faults;
 mod frame;
 mod guest;
 mod harness;
@@ -21,6 +22,8 @@ mod metrics;
 mod names;
 mod namespaces;
 mod neighbours;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod output;
 mod peers;
 mod privacy;

@@ -1,7 +1,7 @@
 //! Readers that are slow, stopped or gone, while traffic goes on: the ring is drained all the same, and what could not
 //! be printed is counted; and how a running trace is asked how things are.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, ErrorKind};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd as _};
@@ -107,6 +107,22 @@ fn sigusr1_asks_for_the_summary_also_as_data() {
     let last = lines.last().unwrap();
     assert_eq!(last["tlstrace"]["schema"], "tlstrace-summary/1");
     assert_eq!(watch.wait(PATIENCE).unwrap().code(), Some(0));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_report_is_written_at_the_end_also_when_nobody_reads_the_verdicts() {
+    let pair = Pair::new().unwrap();
+    let file = std::env::temp_dir().join(format!("tlstrace-report-{}.html", std::process::id()));
+    let (reader, writer) = io::pipe().unwrap();
+    let mut watch = watch_into(&pair, &writer, &["-o", "json", "--report", file.to_str().unwrap()]);
+    drop((reader, writer));
+    refuse(&pair, 1);
+    assert_eq!(watch.wait(PATIENCE).unwrap().code(), Some(0));
+    let page = fs::read_to_string(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    assert!(page.contains("1 of 1 failures: <code>port_closed</code>"), "{page}");
+    assert!(page.contains(&server().to_string()) && page.contains("<dt>packets</dt>"), "{page}");
 }
 
 /// How many verdicts there were, as SIGUSR1 has it said.

@@ -223,7 +223,8 @@ impl<W: Write> Printer<W> {
     }
 }
 
-fn open(file: &Path) -> anyhow::Result<Box<dyn BufRead>> {
+/// Opens a file of lines; `-` is standard input.
+pub(super) fn open(file: &Path) -> anyhow::Result<Box<dyn BufRead>> {
     if file == Path::new("-") {
         return Ok(Box::new(BufReader::new(io::stdin())));
     }

@@ -11,12 +11,11 @@ use foldhash::fast::RandomState;
 #[derive(Clone, Debug)]
 pub(super) struct Lru<K, V, const LIMIT: usize> {
     entries: HashMap<K, (u64, V), RandomState>,
-    clock: u64,
 }
 
 impl<K, V, const LIMIT: usize> Default for Lru<K, V, LIMIT> {
     fn default() -> Self {
-        Self { entries: HashMap::default(), clock: 0 }
+        Self { entries: HashMap::default() }
     }
 }
 
@@ -35,19 +34,27 @@ impl<K: Eq + Hash, V: Default, const LIMIT: usize> Lru<K, V, LIMIT> {
         self.entries.get_mut(key).map(|(_, value)| value)
     }
 
-    /// The value of `key`, made if there is none, marked as used now.
-    pub(super) fn touch(&mut self, key: K, has_proven_itself: impl Fn(&V) -> bool) -> &mut V {
+    /// The value of `key`, made if there is none, marked as used at `now`, by a clock of any kind.
+    pub(super) fn touch(&mut self, key: K, now: u64, has_proven_itself: impl Fn(&V) -> bool) -> &mut V {
         if self.entries.len() >= LIMIT && !self.entries.contains_key(&key) {
             self.make_room(has_proven_itself);
         }
-        self.clock += 1;
         let (used, value) = self.entries.entry(key).or_default();
-        *used = self.clock;
+        *used = now;
         value
     }
 
     pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut V> {
         self.entries.values_mut().map(|(_, value)| value)
+    }
+
+    /// All values, and when each was used last.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &V)> {
+        self.entries.values().map(|(used, value)| (*used, value))
+    }
+
+    pub(super) fn retain(&mut self, keep: impl Fn(u64, &V) -> bool) {
+        self.entries.retain(|_, (used, value)| keep(*used, value));
     }
 
     fn make_room(&mut self, has_proven_itself: impl Fn(&V) -> bool) {
@@ -67,11 +74,11 @@ mod tests {
     fn what_is_used_and_proven_stays_and_the_rest_makes_room() {
         let mut map: Lru<u32, u32, 16> = Lru::default();
         for key in 0..4 {
-            *map.touch(key, |v| *v > 0) = 1;
+            *map.touch(key, 0, |v| *v > 0) = 1;
         }
         for key in 4..10_000 {
-            map.touch(key, |v| *v > 0);
-            map.touch(4, |v| *v > 0);
+            map.touch(key, 2 * u64::from(key), |v| *v > 0);
+            map.touch(4, 2 * u64::from(key) + 1, |v| *v > 0);
         }
         assert!(map.entries.len() <= 16);
         assert!((0..=4).all(|key| map.get(&key).is_some()));

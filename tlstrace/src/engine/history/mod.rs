@@ -51,6 +51,12 @@ const LARGE_CLIENT_HELLO: u32 = 1280 - 40 - 32 - 5;
 pub(crate) struct History {
     listeners: Lru<SocketAddr, Box<ListenerHistory>, MAX_LISTENERS>,
     unknown: ListenerHistory,
+    /// Counts what is learned: the order in which things were used.
+    clock: u64,
+    /// Most bytes that the names of all listeners take, with their certificates.
+    max_weight: usize,
+    /// Bytes that names have taken since it was last seen what all of them take.
+    growth: usize,
     /// It knows the outcome of every connection before it is judged, and counts none again.
     is_closed: bool,
 }
@@ -197,6 +203,17 @@ impl NameHistory {
         self.chain.as_ref()?.leaf().map(|leaf| &leaf.key.algorithm)
     }
 
+    fn has_proven_itself(&self) -> bool {
+        self.tally.accepted > 0
+    }
+
+    /// Bytes of memory, about: what others hold too counts in part.
+    fn weight(&self) -> usize {
+        let certificates = self.chain.iter().flat_map(|chain| &chain.certificates);
+        let shares = certificates.map(|certificate| certificate.weight() / Arc::strong_count(certificate));
+        size_of::<Self>() + shares.sum::<usize>()
+    }
+
     fn learn(&mut self, facts: &HandshakeFacts, accepted: bool) {
         if let Some(chain) = &facts.server().certificates
             && let Some(leaf) = leaf_of(chain)
@@ -299,23 +316,15 @@ impl ListenerHistory {
         self.ech_offers.iter().any(|(other, at)| *other == client && *at > time && at.since(time) <= window)
     }
 
-    /// Learns for good what `counts`, and for a while what is recent. Returns whether there was something to learn.
-    fn learn(&mut self, facts: &HandshakeFacts, verdict: Option<&'static str>, counts: bool) -> bool {
+    /// Learns for a while what is recent. Returns whether there is something to [count](Self::count).
+    fn learn(&mut self, facts: &HandshakeFacts, verdict: Option<&'static str>) -> bool {
         if verdict == Some("server_silent") {
             self.last_silence = Some(facts.last_seen);
         }
-        let Some(hello) = &facts.client_hello else {
-            if counts {
-                self.learn_other_protocol(facts);
-            }
-            return true;
-        };
+        let Some(hello) = &facts.client_hello else { return true };
         let accepted = facts.progress.complete.is_some();
         if !facts.is_complete_capture() || !accepted && facts.endings.is_empty() {
             return false;
-        }
-        if counts {
-            self.count(facts, hello, accepted);
         }
         if let Some(verdict) = verdict.filter(|_| !accepted) {
             let client = facts.client().address.ip();
@@ -325,7 +334,13 @@ impl ListenerHistory {
         true
     }
 
-    fn count(&mut self, facts: &HandshakeFacts, hello: &ClientHello, accepted: bool) {
+    /// Learns for good, as the `clock`th. Returns how many bytes of memory more this takes.
+    fn count(&mut self, facts: &HandshakeFacts, clock: u64) -> usize {
+        let Some(hello) = &facts.client_hello else {
+            self.learn_other_protocol(facts);
+            return 0;
+        };
+        let accepted = facts.progress.complete.is_some();
         let name = match hello.server_name {
             Some(_) => &mut self.with_name,
             None => &mut self.without_name,
@@ -339,13 +354,17 @@ impl ListenerHistory {
             tally.count(accepted);
         }
         let key = name_key(hello.server_name.as_ref());
-        self.names.touch(key.into(), |name| name.tally.accepted > 0).learn(facts, accepted);
+        let before = self.names.get(&*key).map_or(0, NameHistory::weight);
+        let name = self.names.touch(key.into(), clock, NameHistory::has_proven_itself);
+        name.learn(facts, accepted);
+        let growth = name.weight().saturating_sub(before);
         if accepted {
             self.selected.learn(facts);
             if facts.certificate_request.is_some() {
                 self.certificate_requests = self.certificate_requests.saturating_add(1);
             }
         }
+        growth
     }
 
     /// Forgets what was recent.
@@ -410,6 +429,11 @@ impl Knowledge {
 }
 
 impl History {
+    /// With another bound on the bytes that server names may take with their certificates.
+    pub(crate) fn weighing_at_most(self, max_weight: usize) -> Self {
+        Self { max_weight, ..self }
+    }
+
     /// What is known of the listener of a connection, as of `now`.
     pub(crate) fn listener(&mut self, facts: &HandshakeFacts, now: Timestamp) -> &ListenerHistory {
         match self.listeners.get_mut(&facts.server().address) {
@@ -444,8 +468,37 @@ impl History {
     /// whether its outcome was known and counted.
     pub(crate) fn learn(&mut self, facts: &HandshakeFacts, verdict: Option<&'static str>) -> bool {
         // A scan of closed ports teaches nothing and must not push out what is known.
-        let counts = !self.is_closed;
-        facts.client().bytes > 0 && self.entry(facts).learn(facts, verdict, counts)
+        if facts.client().bytes == 0 || !self.entry(facts).learn(facts, verdict) {
+            return false;
+        }
+        if !self.is_closed {
+            let clock = self.clock;
+            self.growth += self.entry(facts).count(facts, clock);
+            if self.growth > self.max_weight / 8 {
+                self.lose_weight();
+            }
+        }
+        true
+    }
+
+    /// Forgets names if all of them together take too much: what never accepted anything first, then what was not used
+    /// for the longest time, whoever's it is.
+    fn lose_weight(&mut self) {
+        self.growth = 0;
+        let names = self.listeners.iter().flat_map(|(_, listener)| listener.names.iter());
+        let mut ranks: Vec<_> =
+            names.map(|(used, name)| ((name.has_proven_itself(), used), name.weight())).collect();
+        ranks.sort_unstable_by_key(|(rank, _)| std::cmp::Reverse(*rank));
+        let mut weight = 0;
+        let first_to_go = ranks.iter().find(|(_, name)| {
+            weight += name;
+            weight > self.max_weight
+        });
+        if let Some(&(limit, _)) = first_to_go {
+            for listener in self.listeners.values_mut() {
+                listener.names.retain(|used, name| (name.has_proven_itself(), used) > limit);
+            }
+        }
     }
 
     /// How much is known that bears on connections like this one.
@@ -468,13 +521,17 @@ impl History {
     pub(crate) fn note_visit(&mut self, facts: &HandshakeFacts) {
         let progress = &facts.progress;
         if progress.client_finished.is_some() && progress.client_data.is_none() && !facts.endings.is_empty() {
+            let clock = self.clock;
             let visitors = &mut self.entry(facts).visitors;
-            visitors.touch(facts.client().address.ip(), |visits| visits.count() > 1).add(facts.first_seen);
+            visitors
+                .touch(facts.client().address.ip(), clock, |visits| visits.count() > 1)
+                .add(facts.first_seen);
         }
     }
 
     fn entry(&mut self, facts: &HandshakeFacts) -> &mut ListenerHistory {
-        self.listeners.touch(facts.server().address, |listener| listener.accepted() > 0)
+        self.clock += 1;
+        self.listeners.touch(facts.server().address, self.clock, |listener| listener.accepted() > 0)
     }
 }
 

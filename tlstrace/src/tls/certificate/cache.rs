@@ -65,7 +65,7 @@ impl CertificateCache {
             self.old = std::mem::take(&mut self.young);
             self.young_bytes = 0;
         }
-        self.young_bytes += der.len() + size_of::<Certificate>();
+        self.young_bytes += der.len() + certificate.as_ref().map_or(0, |certificate| certificate.weight());
         self.young.insert(der, certificate.clone());
         certificate
     }

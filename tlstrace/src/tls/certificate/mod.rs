@@ -345,6 +345,20 @@ impl Certificate {
         (self.not_before..=self.not_after).contains(&time)
     }
 
+    /// Bytes of memory, about.
+    pub(crate) fn weight(&self) -> usize {
+        /// What the allocator adds to a short text.
+        const OVERHEAD: usize = 16;
+        let texts = self.names.iter().map(|name| match name {
+            SubjectAltName::Dns(text) | SubjectAltName::Uri(text) | SubjectAltName::Email(text) => {
+                text.len() + OVERHEAD
+            }
+            SubjectAltName::Ip(_) | SubjectAltName::Other => 0,
+        });
+        let names = self.names.capacity() * size_of::<SubjectAltName>() + texts.sum::<usize>();
+        size_of::<Self>() + names + self.subject.len() + self.issuer.len() + 4 * OVERHEAD
+    }
+
     fn parse(der: &[u8]) -> Option<Self> {
         let (rest, parsed) = X509Certificate::from_der(der).ok()?;
         if !rest.is_empty() {

@@ -256,10 +256,12 @@ fn refusal(case: &Case<'_>, presented: Presented<'_>) -> Option<(Refusal, Timest
         if let Some(first) = first.filter(|record| exchange.is_server_alert(record)) {
             let is_only = exchange.server_reaction().all(|record| exchange.is_server_alert(record));
             let ended_by_server = facts.endings.iter().any(|ending| ending.role == Role::Server);
-            // A server may leave it to the client to close. One that goes on was not refused.
-            let went_on = exchange
-                .client_answer()
-                .any(|record| record.time > first.time && !exchange.is_client_alert(record));
+            // A server may leave it to the client to close. A client that goes on was not refused, unless it wrote its
+            // request before it read: nobody says goodbye after a fatal alert (RFC 8446 §6.2), or has had an answer.
+            let answers = || exchange.client_answer().filter(|record| record.had_received(first));
+            let went_on = answers().any(|record| !exchange.is_client_alert(record))
+                && (answers().any(|record| exchange.is_client_alert(record))
+                    || exchange.client_answer().any(|record| record.time < first.time));
             let ended_by_client = !went_on && facts.endings.iter().any(|ending| ending.time >= first.time);
             let ended = ended_by_server || ended_by_client;
             let is_late = exchange

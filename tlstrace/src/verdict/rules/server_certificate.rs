@@ -403,9 +403,9 @@ fn late_close(
     if !is_server_silent || root.time.since(finished) > LATE_CHECK {
         return None;
     }
-    let said_goodbye = match exchange {
-        Some(exchange) => exchange.client_answer().any(|record| exchange.is_client_alert(record)),
-        None => facts.client().opaque_records.iter().any(|record| record.content_type == ContentType::ALERT),
+    let goodbye = match exchange {
+        Some(exchange) => exchange.client_answer().find(|record| exchange.is_client_alert(record)),
+        None => facts.client().opaque_records.iter().find(|record| record.content_type == ContentType::ALERT),
     };
     let offers_http = facts
         .client_hello
@@ -413,8 +413,10 @@ fn late_close(
         .alpn
         .iter()
         .any(|protocol| matches!(&**protocol, b"h2" | b"http/1.1" | b"http/1.0"));
-    let closed_first = root.role == Role::Client;
-    let is_suspicious = closed_first && (offers_http || !said_goodbye);
+    // The server's FIN may be its answer to a close_notify.
+    let closed_first = root.role == Role::Client
+        || goodbye.is_some_and(|goodbye| root.received.is_some_and(|received| received > goodbye.position));
+    let is_suspicious = closed_first && (offers_http || goodbye.is_none());
     Some((Refusal::AfterHandshake { is_suspicious }, closing.time))
 }
 

@@ -387,7 +387,6 @@ const REFUSES_CLIENTS: &[Server] = &[
     Server::Envoy,
 ];
 const MISSING: &[&str] = &["client_certificate_missing"];
-const MISSING_OR_OK: &[&str] = &["client_certificate_missing", "ok"];
 const UNTRUSTED: &[&str] = &["client_certificate_untrusted"];
 const CLIENT_EXPIRED: &[&str] = &["client_certificate_expired"];
 const CLIENT_REJECTED: &[&str] = &["client_certificate_rejected"];
@@ -433,22 +432,8 @@ const CLIENT_CERTIFICATES: &[Row] = &[
         server: WANTS_CLIENTS,
         clients: &[Client::OpenSsl, Client::Agent(JAVA)],
         wide: PRESENTS,
-        tls: V13,
         cold: Expected { verdicts: MISSING, blame: &["client"], ended_by: None },
         warm: Some(Expected { verdicts: MISSING, blame: &["client"], ended_by: None }),
-        ..Row::DEFAULT
-    },
-    Row {
-        cause: "no client certificate, status 400",
-        servers: &[Server::Nginx],
-        server: WANTS_CLIENTS,
-        clients: &[Client::OpenSsl, Client::Agent(JAVA)],
-        wide: PRESENTS,
-        tls: V12,
-        // After the first application data of TLS 1.2 the BPF program follows no more, and the close that would
-        // give the page away is not seen.
-        cold: Expected { verdicts: MISSING_OR_OK, blame: &[], ended_by: None },
-        warm: Some(Expected { verdicts: MISSING_OR_OK, blame: &[], ended_by: None }),
         ..Row::DEFAULT
     },
     Row {
