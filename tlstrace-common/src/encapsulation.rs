@@ -134,13 +134,26 @@ impl<L: Load> Load for Within<'_, L> {
     }
 }
 
+/// Protocol numbers.
+pub(crate) const IPV4: u8 = 4;
+pub(crate) const UDP: u8 = 17;
+pub(crate) const IPV6: u8 = 41;
+pub(crate) const GRE: u8 = 47;
+const MPLS: u8 = 137;
+
+const VXLAN: u16 = 4789;
+/// What Linux, and Cilium and flannel with it, took before there was an assignment.
+const VXLAN_LINUX: u16 = 8472;
+const GENEVE: u16 = 6081;
+
+/// Whether UDP to this port carries other packets between nodes.
+#[inline(always)]
+pub(crate) const fn is_udp_tunnel(port: u16) -> bool {
+    matches!(port, VXLAN | VXLAN_LINUX | GENEVE)
+}
+
 /// What a datagram carries, if that is another packet.
 fn tunnel(load: &impl Load, datagram: &Datagram) -> Result<Option<Link>, Skip> {
-    const IPV4: u8 = 4;
-    const UDP: u8 = 17;
-    const IPV6: u8 = 41;
-    const GRE: u8 = 47;
-    const MPLS: u8 = 137;
     let offset = datagram.offset;
     Ok(match datagram.protocol {
         IPV4 => Some(untagged(EtherType::IPV4, offset)),
@@ -154,10 +167,6 @@ fn tunnel(load: &impl Load, datagram: &Datagram) -> Result<Option<Link>, Skip> {
 
 /// Tunnels over UDP, by their ports.
 fn udp_tunnel(load: &impl Load, offset: u32) -> Result<Option<Link>, Skip> {
-    const VXLAN: u16 = 4789;
-    /// What Linux, and Cilium and flannel with it, took before there was an assignment.
-    const VXLAN_LINUX: u16 = 8472;
-    const GENEVE: u16 = 6081;
     const TEREDO: u16 = 3544;
     let [s1, s0, d1, d0] = load.load(offset).ok_or(Skip::Truncated)?;
     let inner = offset + 8;

@@ -14,6 +14,8 @@ pub enum Skip {
     NotTcp,
     /// The long header of a QUIC packet (RFC 9000 §17.2), as in its handshake: TLS over UDP.
     Quic,
+    /// What carries other packets: VXLAN, GENEVE, GRE, IP in IP.
+    Encapsulated,
     /// A fragment: its TCP header or its payload is in another packet.
     Fragment,
     /// The packet ends inside its headers.
@@ -38,10 +40,11 @@ pub enum Skip {
 
 impl Skip {
     /// All variants, in the order of their counters.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::NotIp,
         Self::NotTcp,
         Self::Quic,
+        Self::Encapsulated,
         Self::Fragment,
         Self::Truncated,
         Self::BadLength,
@@ -61,6 +64,7 @@ impl Skip {
             Self::NotIp => Counter::NotIp,
             Self::NotTcp => Counter::NotTcp,
             Self::Quic => Counter::Quic,
+            Self::Encapsulated => Counter::Encapsulated,
             Self::Fragment => Counter::Fragment,
             Self::Truncated => Counter::Truncated,
             Self::BadLength => Counter::BadLength,
@@ -92,6 +96,7 @@ pub enum Counter {
     NotIp = 0,
     NotTcp,
     Quic,
+    Encapsulated,
     Fragment,
     Truncated,
     BadLength,
@@ -126,10 +131,11 @@ pub enum Counter {
 
 impl Counter {
     /// All counters, in the order of their index.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::NotIp,
         Self::NotTcp,
         Self::Quic,
+        Self::Encapsulated,
         Self::Fragment,
         Self::Truncated,
         Self::BadLength,
@@ -158,6 +164,7 @@ impl Counter {
             Self::NotIp => "not_ip",
             Self::NotTcp => "not_tcp",
             Self::Quic => "quic",
+            Self::Encapsulated => "encapsulated",
             Self::Fragment => "fragment",
             Self::Truncated => "truncated",
             Self::BadLength => "bad_length",
@@ -187,6 +194,7 @@ impl Counter {
             Self::NotIp => "packets that are neither IPv4 nor IPv6",
             Self::NotTcp => "IP packets that are not TCP",
             Self::Quic => "packets of QUIC handshakes",
+            Self::Encapsulated => "packets of tunnels, not looked into",
             Self::Fragment => "IP fragments",
             Self::Truncated => "packets that end inside their headers",
             Self::BadLength => "packets whose headers state an impossible length",
@@ -255,6 +263,6 @@ mod tests {
     #[test]
     fn every_packet_is_in_the_total_once_and_events_are_not() {
         let totals = Totals::new(|counter| if counter == Counter::Events { 100 } else { 1 });
-        assert_eq!(totals, Totals { packets: 14, tcp: 7, candidates: 6 });
+        assert_eq!(totals, Totals { packets: 15, tcp: 7, candidates: 6 });
     }
 }

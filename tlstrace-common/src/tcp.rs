@@ -1,5 +1,6 @@
 //! TCP headers (RFC 9293 §3.1) and the few options that a diagnosis uses.
 
+use crate::encapsulation;
 use crate::event::TcpOptions;
 use crate::load::Load;
 use crate::net::Datagram;
@@ -31,7 +32,7 @@ pub struct Tcp {
 #[inline(always)]
 pub fn walk(load: &impl Load, datagram: &Datagram) -> Result<Tcp, Skip> {
     if datagram.protocol != PROTOCOL {
-        return Err(if is_quic(load, datagram) { Skip::Quic } else { Skip::NotTcp });
+        return Err(other(load, datagram));
     }
     let header: [u8; 16] = load.load(datagram.offset).ok_or(Skip::Truncated)?;
     let [s1, s0, d1, d0, q3, q2, q1, q0, a3, a2, a1, a0, data_offset, flags, w1, w0] = header;
@@ -119,21 +120,32 @@ pub const MAX_OPTIONS: u32 = 40;
 /// Room for all options: the data offset leaves them 40 bytes, and a power of two is cheap to stay in.
 pub const MAX_OPTIONS_LEN: usize = 64;
 
-/// Whether it is UDP with the long header of QUIC 1 or 2 (RFC 9000 §17.2, RFC 9369 §3.1), on whatever port.
+/// What a packet of another protocol is.
 #[inline(always)]
-fn is_quic(load: &impl Load, datagram: &Datagram) -> bool {
-    const UDP: u8 = 17;
-    const UDP_HEADER_LEN: u32 = 8;
-    if datagram.protocol != UDP {
-        return false;
+fn other(load: &impl Load, datagram: &Datagram) -> Skip {
+    match datagram.protocol {
+        encapsulation::UDP => match load.load(datagram.offset + 2) {
+            Some([p1, p0, _, _, _, _, first, v3, v2, v1, v0]) => {
+                if is_quic(first, u32::from_be_bytes([v3, v2, v1, v0])) {
+                    Skip::Quic
+                } else if encapsulation::is_udp_tunnel(u16::from_be_bytes([p1, p0])) {
+                    Skip::Encapsulated
+                } else {
+                    Skip::NotTcp
+                }
+            }
+            None => Skip::NotTcp,
+        },
+        encapsulation::IPV4 | encapsulation::IPV6 | encapsulation::GRE => Skip::Encapsulated,
+        _ => Skip::NotTcp,
     }
-    match load.load(datagram.offset + UDP_HEADER_LEN) {
-        Some([first, v3, v2, v1, v0]) => {
-            let version = u32::from_be_bytes([v3, v2, v1, v0]);
-            first & 0xc0 == 0xc0 && (version == 1 || version == 0x6b33_43cf)
-        }
-        None => false,
-    }
+}
+
+/// Whether UDP that begins with these bytes is the long header of QUIC 1 or 2 (RFC 9000 §17.2, RFC 9369 §3.1), on
+/// whatever port.
+#[inline(always)]
+const fn is_quic(first: u8, version: u32) -> bool {
+    first & 0xc0 == 0xc0 && (version == 1 || version == 0x6b33_43cf)
 }
 
 const HEADER_LEN: u32 = 20;

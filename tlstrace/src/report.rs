@@ -78,8 +78,19 @@ impl<'a> Report<'a> {
     /// Prints to `out`. Each verdict is one call of [`Write::write_all`]; [`Report::flush`] hands on.
     pub fn new(output: Output, filter: Filter, observer: Observer, out: &'a mut dyn Write) -> Self {
         let sink = (output.sink)(output.style);
-        let aggregates = Aggregates::new(output.aggregate.clone(), output.max_rate);
+        Self::with_sink(sink, output, filter, observer, out)
+    }
+
+    /// As [`Report::new`], with a sink that is not registered.
+    pub fn with_sink(
+        sink: Box<dyn Sink>,
+        output: Output,
+        filter: Filter,
+        observer: Observer,
+        out: &'a mut dyn Write,
+    ) -> Self {
         let material = output.report.is_some().then(Material::default);
+        let aggregates = Aggregates::new(output.aggregate.clone(), output.max_rate);
         Self {
             gate: Gate::new(output, filter),
             material,
@@ -174,6 +185,11 @@ impl<'a> Report<'a> {
             self.sink.aggregate(&aggregate, &self.observer, &mut self.lines)?;
         }
         self.hand_on()
+    }
+
+    /// Tells the sink what the capture saw and lost so far.
+    pub fn observe_capture(&mut self, totals: &CaptureTotals) {
+        self.sink.observe_capture(totals);
     }
 
     /// Prints what was kept back, and the summary if it is to be data.

@@ -5,10 +5,12 @@
 //! ```
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::time::{self, MissedTickBehavior};
 
 use crate::capture::addresses;
@@ -57,6 +59,8 @@ pub struct Signals {
     terminate: Signal,
     hang_up: Signal,
     user: Signal,
+    /// As good as a signal to end.
+    enough: Arc<Notify>,
 }
 
 /// What a signal asks for.
@@ -75,7 +79,18 @@ impl Signals {
             terminate: listen(SignalKind::terminate())?,
             hang_up: listen(SignalKind::hangup())?,
             user: listen(SignalKind::user_defined1())?,
+            enough: Arc::default(),
         })
+    }
+
+    /// Ends also when somebody in the program has had enough.
+    pub fn or(self, enough: Arc<Notify>) -> Self {
+        Self { enough, ..self }
+    }
+
+    /// Waits for one that ends the program.
+    pub async fn end(&mut self) {
+        while self.next().await != Request::End {}
     }
 
     async fn next(&mut self) -> Request {
@@ -83,6 +98,7 @@ impl Signals {
             _ = self.interrupt.recv() => Request::End,
             _ = self.terminate.recv() => Request::End,
             _ = self.hang_up.recv() => Request::End,
+            () = self.enough.notified() => Request::End,
             _ = self.user.recv() => Request::Summary,
         }
     }
@@ -222,6 +238,7 @@ impl Live<'_, '_> {
                         // No message tells of an address that comes later, as DHCP's do.
                         self.look_for_addresses()?;
                         let conditions = conditions(self.capture, self.engine)?;
+                        self.report.observe_capture(&conditions.totals());
                         for line in health.look(now, &conditions, || self.capture.surroundings()) {
                             notice(line);
                         }

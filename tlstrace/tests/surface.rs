@@ -27,6 +27,7 @@ fn help_is_as_it_was_read_last() {
         "",
         "watch",
         "replay",
+        "top",
         "fmt",
         "report",
         "probe",

@@ -10,6 +10,7 @@ mod fuzz;
 mod matrix;
 mod mutants;
 mod privilege;
+mod sbom;
 mod soak;
 mod test;
 mod vm;
@@ -30,6 +31,7 @@ enum Task {
     Fuzz(fuzz::Args),
     Matrix(matrix::Args),
     Mutants(mutants::Args),
+    Sbom(sbom::Args),
     Soak(soak::Args),
     Test(test::Args),
     VmTest(vm::Args),
@@ -45,6 +47,7 @@ fn main() -> Result<ExitCode> {
         Task::Fuzz(args) => fuzz::run(&args)?,
         Task::Matrix(args) => return matrix::run(&args),
         Task::Mutants(args) => mutants::run(&args)?,
+        Task::Sbom(args) => sbom::run(&args)?,
         Task::Soak(args) => return soak::run(&args),
         Task::Test(_) => return test::run(),
         Task::VmTest(args) => return vm::run(&args),

@@ -98,6 +98,7 @@ impl Conditions {
             Counter::BadLength,
             Counter::TooManyExtensionHeaders,
             Counter::Quic,
+            Counter::Encapsulated,
         ];
         let counts = unread.map(|counter| (counter.text().into(), self.counters.get(counter)));
         counts.into_iter().filter(|(_, count)| *count > 0).collect()
@@ -227,7 +228,8 @@ impl Silence {
     fn explain(&self, conditions: &Conditions) -> String {
         let Totals { packets, tcp, candidates } = conditions.counters.totals();
         let Counts { unfollowed, hello_elsewhere, .. } = conditions.engine;
-        let quic = conditions.counters.get(Counter::Quic);
+        let [quic, encapsulated] =
+            [Counter::Quic, Counter::Encapsulated].map(|counter| conditions.counters.get(counter));
         let reason = if self.carried > Self::CHANCE {
             format!(
                 "the interfaces carried {} packets, and none reached tlstrace: another program in front of it ends the chain \
@@ -248,10 +250,15 @@ impl Silence {
             )
         } else if unfollowed > 0 {
             "connections begin, but on other ports than those of --port".to_owned()
+        } else if candidates == 0 && encapsulated > 0 {
+            format!(
+                "there are {encapsulated} packets of tunnels (VXLAN, GENEVE, GRE, IP in IP), which are not looked into: what \
+                 they carry passes the tunnel's own interface (-i cilium_vxlan, flannel.1 …) and those of the pods (-i any)"
+            )
         } else if candidates == 0 && quic > 0 {
             format!("there are {quic} packets of QUIC handshakes: TLS over UDP, which tlstrace does not read")
         } else if tcp == 0 {
-            "there is no TCP here: is the traffic on another interface (-i), or inside a tunnel?".to_owned()
+            "there is no TCP here: is the traffic on another interface (-i)?".to_owned()
         } else if candidates == 0 {
             "TCP connections are alive, and none has begun".to_owned()
         } else {
@@ -298,6 +305,7 @@ mod tests {
         assert!(reason(&[]).contains("no packet passes here"));
         assert!(reason(&[(Counter::NotTcp, 5)]).contains("no TCP"));
         assert!(reason(&[(Counter::Quic, 5), (Counter::Established, 1)]).contains("5 packets of QUIC"));
+        assert!(reason(&[(Counter::Encapsulated, 7)]).contains("7 packets of tunnels"));
         assert!(reason(&[(Counter::Established, 5)]).contains("none has begun"));
     }
 

@@ -34,6 +34,13 @@ pub enum Command {
     /// join the parts of a rotated capture first (`mergecap`).
     #[command(after_help = EXIT_CODES)]
     Replay(ReplayArgs),
+    /// Show listeners, failures and the capture's health on a screen that follows what happens.
+    ///
+    /// Without FILE it shows the handshakes that pass this machine's interfaces, as `watch` prints them. `?` tells the
+    /// keys.
+    #[cfg(feature = "top")]
+    #[command(after_help = EXIT_CODES)]
+    Top(TopArgs),
     /// Print saved JSON lines as text, whatever stands before them (`kubectl logs … | tlstrace fmt`).
     ///
     /// Lines that are not of tlstrace pass through. The filters choose which verdicts are printed.
@@ -86,6 +93,30 @@ pub struct WatchArgs {
     pub export: ExportArgs,
     #[command(flatten)]
     pub names: NamesArgs,
+}
+
+/// Options of `tlstrace top`.
+#[cfg(feature = "top")]
+#[derive(Clone, Debug, ClapArgs)]
+pub struct TopArgs {
+    /// Captures or saved JSON lines, `-` for standard input (`kubectl logs -f … | tlstrace top -`).
+    #[arg(value_name = "FILE", conflicts_with_all = ["interfaces", "attach", "netns", "timeout", "ring_size"])]
+    pub files: Vec<PathBuf>,
+    #[command(flatten)]
+    pub source: SourceArgs,
+    #[command(flatten)]
+    pub judge: JudgeArgs,
+    /// Use colours.
+    #[arg(long, value_enum, default_value_t = WhenArg::Auto, value_name = "WHEN", help_heading = "Output")]
+    pub color: WhenArg,
+    /// How times are shown.
+    #[arg(long, value_enum, default_value_t = ClockArg::Utc, value_name = "STYLE", help_heading = "Output")]
+    pub time: ClockArg,
+    /// Hide server names (`sni`), or the hosts among client addresses (`client`); not in saved lines.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT[,WHAT]", help_heading = "Output")]
+    pub redact: Vec<RedactArg>,
+    #[command(flatten)]
+    pub filter: FilterArgs,
 }
 
 /// Options of `tlstrace fmt`.
@@ -420,6 +451,13 @@ pub enum TimeArg {
     Utc,
     Local,
     Relative,
+}
+
+#[cfg(feature = "top")]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum ClockArg {
+    Utc,
+    Local,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]

@@ -39,7 +39,12 @@ pub struct QueuedNotices(());
 
 impl QueuedNotices {
     pub fn begin() -> io::Result<Self> {
-        let queue = Outlet::new(File::from(io::stderr().as_fd().try_clone_to_owned()?))?;
+        Self::to(File::from(io::stderr().as_fd().try_clone_to_owned()?))
+    }
+
+    /// The same, with notices going to `out` instead of standard error.
+    pub fn to(out: impl io::Write + Send + 'static) -> io::Result<Self> {
+        let queue = Outlet::new(out)?;
         *QUEUE.lock().unwrap_or_else(PoisonError::into_inner) = Some(queue);
         Ok(Self(()))
     }

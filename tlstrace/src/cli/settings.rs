@@ -15,6 +15,8 @@ use super::args::{
     NamesArgs, OutputArgs, RedactArg, ReplayArgs, ReportArgs, SourceArgs, StyleArgs, SummaryArg, TimeArg,
     WatchArgs, WhenArg,
 };
+#[cfg(feature = "top")]
+use super::args::{ClockArg, TopArgs};
 use super::glob::Glob;
 use super::values;
 use crate::capture::clock;
@@ -129,6 +131,35 @@ pub struct Report {
     pub filter: Filter,
 }
 
+/// `tlstrace top`.
+#[cfg(feature = "top")]
+#[derive(Clone, Debug)]
+pub struct Top {
+    pub source: TopSource,
+    pub judging: Judging,
+    pub output: Output,
+    pub filter: Filter,
+    /// Seconds that clocks on the screen are east of UTC.
+    pub offset: i32,
+}
+
+/// Where `tlstrace top` has its verdicts from.
+#[cfg(feature = "top")]
+#[derive(Clone, Debug)]
+pub enum TopSource {
+    Live(Live),
+    /// Captures or saved lines; `-` is standard input.
+    Files(Vec<PathBuf>),
+}
+
+/// Live packets.
+#[derive(Clone, Debug)]
+pub struct Live {
+    pub capture: capture::Settings,
+    pub network_namespace: Option<NetworkNamespace>,
+    pub timeout: Option<Duration>,
+}
+
 /// What is printed, and how.
 #[derive(Clone, Debug)]
 pub struct Output {
@@ -195,25 +226,15 @@ impl Watch {
     /// Checks what was typed. The error is of clap's kind: it prints itself, and its exit code is 2.
     pub fn new(args: WatchArgs) -> Result<Self, clap::Error> {
         let WatchArgs { config: _, source, judge, output, filter, export, names } = args;
-        let SourceArgs { interfaces, attach, netns, timeout, ring_size } = source;
-        let attach = match attach {
-            AttachArg::Auto => Mode::Auto,
-            AttachArg::Tcx => Mode::Tcx,
-            AttachArg::Clsact => Mode::Clsact,
-            AttachArg::Packet => Mode::Packet,
-        };
-        let interfaces = selection(&interfaces);
-        let names = if output.numeric { None } else { Some(Names::new(names)?) };
-        if !(ring_size.is_power_of_two() && ring_size >= 4096) {
-            return Err(usage(format!("--ring-size {ring_size} is not a power of two from 4096 on")));
-        }
+        let Live { capture, network_namespace, timeout } = Live::new(source)?;
         if export.metrics_certificates > 0 && output.redact.contains(&RedactArg::Sni) {
             return Err(usage("--metrics-certificates shows server names, which --redact sni hides"));
         }
+        let names = if output.numeric { None } else { Some(Names::new(names)?) };
         Ok(Self {
-            capture: capture::Settings { interfaces, attach, ring_size },
-            network_namespace: netns.map(|text| network_namespace(&text)),
-            timeout: timeout.map(|text| values::duration(&text)).transpose().map_err(usage)?,
+            capture,
+            network_namespace,
+            timeout,
             judging: Judging::new(judge)?,
             output: Output::new(output)?,
             filter: if names.is_some() {
@@ -224,6 +245,59 @@ impl Watch {
             names,
             metrics: Metrics::new(&export)?,
             otlp: export.otlp.map(|text| collector(&text)).transpose()?,
+        })
+    }
+}
+
+impl Live {
+    fn new(args: SourceArgs) -> Result<Self, clap::Error> {
+        let SourceArgs { interfaces, attach, netns, timeout, ring_size } = args;
+        let attach = match attach {
+            AttachArg::Auto => Mode::Auto,
+            AttachArg::Tcx => Mode::Tcx,
+            AttachArg::Clsact => Mode::Clsact,
+            AttachArg::Packet => Mode::Packet,
+        };
+        if !(ring_size.is_power_of_two() && ring_size >= 4096) {
+            return Err(usage(format!("--ring-size {ring_size} is not a power of two from 4096 on")));
+        }
+        Ok(Self {
+            capture: capture::Settings { interfaces: selection(&interfaces), attach, ring_size },
+            network_namespace: netns.map(|text| network_namespace(&text)),
+            timeout: timeout.map(|text| values::duration(&text)).transpose().map_err(usage)?,
+        })
+    }
+}
+
+#[cfg(feature = "top")]
+impl Top {
+    /// As [`Watch::new`].
+    pub fn new(args: TopArgs) -> Result<Self, clap::Error> {
+        let TopArgs { files, source, judge, color, time, redact, filter } = args;
+        let filter = Filter::new(filter)?;
+        let (source, filter) = if files.is_empty() {
+            (TopSource::Live(Live::new(source)?), filter.without_names()?)
+        } else {
+            (TopSource::Files(files), filter)
+        };
+        let style = style(&StyleArgs { verbose: 0, color, time: TimeArg::Utc, fold: WhenArg::Never });
+        Ok(Self {
+            source,
+            judging: Judging::new(judge)?,
+            output: Output {
+                sink: sink("text")?,
+                style,
+                all: true,
+                count: None,
+                fail_on: Vec::new(),
+                redaction: redaction(&redact),
+                summary: SummaryFormat::None,
+                aggregate: Vec::new(),
+                max_rate: None,
+                report: None,
+            },
+            filter,
+            offset: if time == ClockArg::Local { clock::utc_offset() } else { 0 },
         })
     }
 }
@@ -368,7 +442,7 @@ impl Output {
             fail_on: self::fail_on(&fail_on),
             aggregate: aggregate.map_err(usage)?,
             max_rate,
-            redaction: Redaction::new(redact.contains(&RedactArg::Sni), redact.contains(&RedactArg::Client)),
+            redaction: redaction(&redact),
             summary: summary.into(),
             report,
         })
@@ -381,6 +455,10 @@ impl Output {
             FailOn::Verdict(pattern) => pattern.matches(&entry.verdict),
         })
     }
+}
+
+fn redaction(args: &[RedactArg]) -> Redaction {
+    Redaction::new(args.contains(&RedactArg::Sni), args.contains(&RedactArg::Client))
 }
 
 fn sink(format: &str) -> Result<OpenSink, clap::Error> {
@@ -559,7 +637,7 @@ fn severity(text: &str) -> Result<Severity, String> {
 }
 
 /// An error of clap's kind, whose exit code is 2.
-pub(super) fn usage(message: impl fmt::Display) -> clap::Error {
+pub(crate) fn usage(message: impl fmt::Display) -> clap::Error {
     Args::command().error(ErrorKind::InvalidValue, message)
 }
 

@@ -9,6 +9,8 @@ mod probe;
 pub mod replay;
 mod report;
 mod shell;
+#[cfg(feature = "top")]
+mod top;
 mod watch;
 
 use std::ffi::OsString;
@@ -71,6 +73,11 @@ fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Exi
         Command::Replay(args) => {
             cli::log::init(args.output.style.verbose);
             replay::run(settings::Replay::new(args)?)
+        }
+        #[cfg(feature = "top")]
+        Command::Top(args) => {
+            cli::log::init(0);
+            top::run(&settings::Top::new(args)?)
         }
         Command::Fmt(args) => {
             cli::log::init(args.style.verbose);

@@ -188,7 +188,8 @@ impl Summary {
         }
     }
 
-    fn totals(&self) -> CaptureTotals {
+    /// What a summary of verdicts says of them.
+    pub fn totals(&self) -> CaptureTotals {
         CaptureTotals { packets: self.frames, tcp: self.segments, ..CaptureTotals::default() }
     }
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use super::{Exit, engine_settings, report};
-use crate::capture::{self, Capture, clock, privilege};
-use crate::cli::settings::{self, Filter, Watch};
+use crate::capture::{self, Capture, privilege};
+use crate::cli::settings::{self, Filter, Judging, Watch};
 use crate::cli::{QueuedNotices, notice};
 use crate::engine::Engine;
 use crate::metrics::Metrics;
@@ -55,25 +55,13 @@ async fn watch(
     names: Option<Names>,
 ) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen()?;
-    let mut bounds = engine_settings(&settings.filter, &settings.judging)?;
-    if let Some(limit) = capture::memory::limit() {
-        bounds = bounds.within(limit);
-    }
-    let mut engine = Engine::new(bounds);
-    let mut notes = Vec::new();
-    let mut capture = Capture::start(settings.capture, &mut notes)?;
-    for note in notes {
-        notice(note);
-    }
+    let mut engine = engine(&settings.filter, &settings.judging)?;
     if let Some(names) = &names
         && let Err(error) = names::follow_listeners(names.listeners())
     {
         log::info!("which processes listen is not known: {error:#}");
     }
-    match capture.renounce_privileges() {
-        Ok(kept) => log::info!("capabilities kept: {:?}", privilege::names(kept)),
-        Err(error) => log::warn!("the capabilities that are needed no more could not be given up: {error:#}"),
-    }
+    let mut capture = start(settings.capture, notice)?;
     let certificates = settings.metrics.map_or(0, |metrics| metrics.certificates);
     let is_measured = endpoint.is_some() || export.is_some();
     let exporter = is_measured.then(|| Arc::new(Exporter::new(metrics(certificates))));
@@ -172,6 +160,27 @@ fn known_from(place: &str, is_asked: bool, result: anyhow::Result<()>) -> anyhow
     }
 }
 
+/// An engine that keeps within the memory that the program may have.
+pub(super) fn engine(filter: &Filter, judging: &Judging) -> anyhow::Result<Engine> {
+    let bounds = engine_settings(filter, judging)?;
+    Ok(Engine::new(match capture::memory::limit() {
+        Some(limit) => bounds.within(limit),
+        None => bounds,
+    }))
+}
+
+/// Attaches, and gives up the privileges that this took. To be called while there is one thread.
+pub(super) fn start(settings: capture::Settings, tell: impl FnMut(String)) -> anyhow::Result<Capture> {
+    let mut notes = Vec::new();
+    let mut capture = Capture::start(settings, &mut notes)?;
+    notes.into_iter().for_each(tell);
+    match capture.renounce_privileges() {
+        Ok(kept) => log::info!("capabilities kept: {:?}", privilege::names(kept)),
+        Err(error) => log::warn!("the capabilities that are needed no more could not be given up: {error:#}"),
+    }
+    Ok(capture)
+}
+
 /// Begins to send to a collector, from the network namespace in which the program was started.
 #[cfg(feature = "otlp")]
 fn export(endpoint: &otlp::Endpoint) -> anyhow::Result<Box<dyn Export>> {
@@ -181,7 +190,7 @@ fn export(endpoint: &otlp::Endpoint) -> anyhow::Result<Box<dyn Export>> {
             log::warn!("the thread that sends to the collector keeps its capabilities: {error}");
         }
     };
-    let start = clock::Clock::start().now();
+    let start = capture::clock::Clock::start().now();
     let exporter = otlp::Exporter::start(endpoint, hostname().as_deref(), start, prepare);
     Ok(Box::new(exporter.context("cannot start a thread")?))
 }

@@ -149,7 +149,8 @@ impl Page<'_> {
         html! {
             p.kicker { "TLS handshakes" (self.period()) }
             h1 {
-                (Number(incident.failures)) " of " (Number(summary.failures())) " failures: "
+                @if summary.failures() == 1 { "One failure: " }
+                @else { (Number(incident.failures)) " of " (Number(summary.failures())) " failures: " }
                 code { (Clean(&incident.verdict)) }
             }
             p.common {

@@ -103,7 +103,8 @@ fn swatch(class: &str) -> Markup {
 /// The failures of every step, and beneath them all handshakes.
 pub(super) fn section(page: &Page<'_>) -> Markup {
     let timeline = page.summary.timeline();
-    if page.summary.failures() == 0 {
+    // When a single one happened is said beside it.
+    if page.summary.failures() <= 1 {
         return Markup::default();
     }
     let Some(axis) = Axis::of(timeline, page.offset) else { return Markup::default() };

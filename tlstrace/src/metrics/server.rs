@@ -200,7 +200,10 @@ mod tests {
 
     /// What comes back for `request` over a real connection.
     fn ask(exporter: Exporter, request: &str) -> String {
-        let endpoint = Endpoint::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        ask_at(Endpoint::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap(), exporter, request)
+    }
+
+    fn ask_at(endpoint: Endpoint, exporter: Exporter, request: &str) -> String {
         let mut stream = TcpStream::connect(endpoint.address()).unwrap();
         let request = request.to_owned();
         let peer = thread::spawn(move || {
@@ -280,5 +283,14 @@ mod tests {
     fn a_head_without_end_is_not_read_to_its_end() {
         let request = format!("GET /metrics HTTP/1.1\r\nA: {}\r\n", "a".repeat(2 * MAX_HEAD));
         assert!(status(&request).starts_with("HTTP/1.1 431 "));
+    }
+
+    #[test]
+    fn who_says_nothing_keeps_others_from_asking_for_no_longer_than_the_deadline() {
+        let endpoint = Endpoint::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let idle = (0..MAX_CONNECTIONS).map(|_| TcpStream::connect(endpoint.address()).unwrap());
+        let mut idle: Vec<_> = idle.collect();
+        assert!(ask_at(endpoint, Exporter::default(), "GET /healthz HTTP/1.1\r\n\r\n").contains(" 200 "));
+        assert_eq!(idle[0].read(&mut [0]).unwrap(), 0, "hung up on");
     }
 }

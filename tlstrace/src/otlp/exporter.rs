@@ -14,12 +14,11 @@ use crate::report::Export;
 use crate::sink::{Observer, SINKS, Sink, Style};
 use crate::verdict::Verdict;
 
+use super::http::{self, Answer};
 use super::{Endpoint, logs, metrics};
 
 /// Bytes that may wait for the collector.
 const CAPACITY: usize = 4 << 20;
-/// For one request, from the connection to the answer.
-const TIMEOUT: Duration = Duration::from_secs(10);
 /// Pauses before a request is made again (OTLP, *Retryable Response Codes*). After the last, its records are dropped.
 const PAUSES: [Duration; 5] = [
     Duration::from_secs(1),
@@ -47,7 +46,7 @@ impl Exporter {
         start: Timestamp,
         prepare: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
-        let client = Client::new(endpoint, resource(hostname));
+        let client = Client { endpoint: endpoint.clone(), resource: resource(hostname), partial: Vec::new() };
         let out = Outlet::made_by(CAPACITY, || {
             prepare();
             client
@@ -100,33 +99,13 @@ pub(super) fn scope() -> Value {
 
 /// Makes requests of lines. One that fails for good is an error, so that its lines count as lost.
 struct Client {
-    agent: ureq::Agent,
-    logs: String,
-    metrics: String,
+    endpoint: Endpoint,
     resource: Value,
     /// The beginning of a line.
     partial: Vec<u8>,
 }
 
 impl Client {
-    fn new(endpoint: &Endpoint, resource: Value) -> Self {
-        let config = ureq::Agent::config_builder()
-            .timeout_global(Some(TIMEOUT))
-            .http_status_as_error(false)
-            .max_redirects(0)
-            // A collector is near, and a proxy of the environment leads away.
-            .proxy(None)
-            .user_agent(concat!("tlstrace/", env!("CARGO_PKG_VERSION")))
-            .build();
-        Self {
-            agent: config.into(),
-            logs: format!("{endpoint}/v1/logs"),
-            metrics: format!("{endpoint}/v1/metrics"),
-            resource,
-            partial: Vec::new(),
-        }
-    }
-
     fn send(&self, lines: &[u8]) -> io::Result<()> {
         let mut records = Vec::new();
         for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
@@ -134,7 +113,7 @@ impl Client {
             match message {
                 Message::Metrics { metrics, since, now } => {
                     let request = metrics::request(&metrics, since, now, &self.resource);
-                    self.post(&self.metrics, &request)?;
+                    self.post("/v1/metrics", &request)?;
                 }
                 Message::Verdict(verdict) => records.extend(logs::record(&verdict)),
             }
@@ -142,32 +121,26 @@ impl Client {
         if records.is_empty() {
             return Ok(());
         }
-        self.post(&self.logs, &logs::request(records, &self.resource))
+        self.post("/v1/logs", &logs::request(&records, &self.resource))
     }
 
     /// Makes a request until it is taken, or refused for good.
-    fn post(&self, url: &str, request: &Value) -> io::Result<()> {
+    fn post(&self, path: &str, request: &Value) -> io::Result<()> {
         let body = serde_json::to_vec(request)?;
         let mut pauses = PAUSES.into_iter();
         loop {
-            let (obstacle, asked_for) =
-                match self.agent.post(url).content_type("application/json").send(&*body) {
-                    Ok(answer) if answer.status().is_success() => return Ok(()),
-                    Ok(answer) => {
-                        let status = answer.status();
-                        let obstacle = format!("{url} answered {status}");
-                        // Those that OTLP says to retry.
-                        if !matches!(status.as_u16(), 429 | 502..=504) {
-                            return Err(io::Error::other(obstacle));
-                        }
-                        let pause = answer
-                            .headers()
-                            .get("retry-after")
-                            .and_then(|value| value.to_str().ok()?.parse().ok());
-                        (obstacle, pause.map(Duration::from_secs))
+            let (obstacle, asked_for) = match http::post(&self.endpoint, path, &body) {
+                Ok(Answer { status: 200..300, .. }) => return Ok(()),
+                Ok(Answer { status, retry_after }) => {
+                    let obstacle = format!("{}{path} answered {status}", self.endpoint);
+                    // Those that OTLP says to retry.
+                    if !matches!(status, 429 | 502..=504) {
+                        return Err(io::Error::other(obstacle));
                     }
-                    Err(error) => (format!("{url}: {error}"), None),
-                };
+                    (obstacle, retry_after)
+                }
+                Err(error) => (format!("{}{path}: {error}", self.endpoint), None),
+            };
             let Some(pause) = pauses.next() else { return Err(io::Error::other(obstacle)) };
             log::info!("{obstacle}");
             thread::sleep(asked_for.unwrap_or(pause).min(LONGEST_PAUSE));

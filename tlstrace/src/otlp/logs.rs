@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::engine::timestamp::Timestamp;
 
 /// An `ExportLogsServiceRequest`.
-pub(super) fn request(records: Vec<Value>, resource: &Value) -> Value {
+pub(super) fn request(records: &[Value], resource: &Value) -> Value {
     let scope = json!({ "scope": super::exporter::scope(), "logRecords": records });
     json!({ "resourceLogs": [{ "resource": resource, "scopeLogs": [scope] }] })
 }

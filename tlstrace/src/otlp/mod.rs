@@ -10,6 +10,8 @@
 #[cfg(feature = "otlp")]
 mod exporter;
 #[cfg(feature = "otlp")]
+mod http;
+#[cfg(feature = "otlp")]
 mod logs;
 #[cfg(feature = "otlp")]
 mod metrics;
@@ -30,7 +32,10 @@ impl FromStr for Endpoint {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let authority = text.strip_prefix("http://").map(|rest| rest.split('/').next().unwrap_or_default());
         match authority {
-            Some(authority) if !authority.is_empty() && !text.contains(['?', '#', ' ']) => {
+            Some(authority)
+                if !authority.is_empty()
+                    && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#@".contains(&byte)) =>
+            {
                 Ok(Self(text.trim_end_matches('/').to_owned()))
             }
             None if text.starts_with("https://") => {
@@ -38,6 +43,21 @@ impl FromStr for Endpoint {
             }
             _ => Err(format!("`{text}` is not an endpoint such as http://127.0.0.1:4318")),
         }
+    }
+}
+
+#[cfg(feature = "otlp")]
+impl Endpoint {
+    /// `HOST:PORT`.
+    fn authority(&self) -> &str {
+        let rest = self.0.strip_prefix("http://").unwrap_or_default();
+        rest.split('/').next().unwrap_or_default()
+    }
+
+    /// What stands before the paths of OTLP; without a slash at its end.
+    fn path(&self) -> &str {
+        let rest = self.0.strip_prefix("http://").unwrap_or_default();
+        rest.find('/').and_then(|at| rest.get(at..)).unwrap_or_default()
     }
 }
 
@@ -60,9 +80,17 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), meant);
         }
-        for bad in
-            ["", "127.0.0.1:4318", "http://", "http:///v1", "http://a/?b", "https://a:4318", "grpc://a:4317"]
-        {
+        for bad in [
+            "",
+            "127.0.0.1:4318",
+            "http://",
+            "http:///v1",
+            "http://a/?b",
+            "http://user@a:4318",
+            "http://a\r\nB: c",
+            "https://a:4318",
+            "grpc://a:4317",
+        ] {
             assert!(bad.parse::<Endpoint>().is_err(), "{bad}");
         }
     }

@@ -16,6 +16,7 @@ use std::io::{self, Write};
 use crate::aggregate::Aggregate;
 use crate::engine::locality::Locality;
 use crate::engine::timestamp::Timestamp;
+use crate::summary::CaptureTotals;
 use crate::verdict::Verdict;
 
 pub use clean::Clean;
@@ -26,13 +27,15 @@ pub trait Sink {
     /// Writes one verdict, as seen by `observer`, or keeps it back for later. Does not flush.
     fn emit(&mut self, verdict: &Verdict, observer: &Observer, out: &mut dyn Write) -> io::Result<()>;
 
-    /// Writes what stands for many verdicts. Does not flush.
+    /// Writes what stands for many verdicts, where there are lines. Does not flush.
     fn aggregate(
         &mut self,
-        aggregate: &Aggregate,
-        observer: &Observer,
-        out: &mut dyn Write,
-    ) -> io::Result<()>;
+        _aggregate: &Aggregate,
+        _observer: &Observer,
+        _out: &mut dyn Write,
+    ) -> io::Result<()> {
+        Ok(())
+    }
 
     /// When [`Sink::advance_to`] will have something to write.
     fn deadline(&self) -> Option<Timestamp> {
@@ -43,6 +46,9 @@ pub trait Sink {
     fn advance_to(&mut self, _now: Timestamp, _out: &mut dyn Write) -> io::Result<()> {
         Ok(())
     }
+
+    /// Takes notice of what the capture saw and lost so far. Most formats tell it at the end, if at all.
+    fn observe_capture(&mut self, _totals: &CaptureTotals) {}
 
     /// Writes everything that was kept back: no verdict follows.
     fn finish(&mut self, _out: &mut dyn Write) -> io::Result<()> {

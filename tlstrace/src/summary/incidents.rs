@@ -174,7 +174,7 @@ impl<T: Ord> Few<T> {
         self.values.iter()
     }
 
-    fn add<Q>(&mut self, value: &Q, own: impl FnOnce(&Q) -> T)
+    pub(crate) fn add<Q>(&mut self, value: &Q, own: impl FnOnce(&Q) -> T)
     where
         Q: PartialEq<T> + ?Sized,
     {

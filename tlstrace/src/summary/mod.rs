@@ -28,7 +28,7 @@ pub use certificates::{Certificate, Certificates, EXPIRES_SOON};
 pub use incidents::{Few, Incident, Incidents};
 pub use latency::Latency;
 pub use object::{Object, read_capture};
-pub use table::{Table, Tally};
+pub use table::{MAX_KEYS, Table, Tally};
 pub use text::{Share, Text, Times};
 pub use timeline::{Step, Timeline};
 

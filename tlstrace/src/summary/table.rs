@@ -10,7 +10,7 @@ use super::{Class, Latency};
 use crate::engine::timestamp::Timestamp;
 
 /// Most keys. When there are more, a quarter is forgotten: those that failed least, the quietest first.
-const MAX_KEYS: usize = 4096;
+pub const MAX_KEYS: usize = 4096;
 /// Most kinds of failure that are told apart for one key.
 const MAX_KINDS: usize = 8;
 
@@ -59,6 +59,11 @@ impl<K: Clone + Eq + Hash + Ord> Table<K> {
     /// All keys, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &Tally)> {
         self.tallies.iter()
+    }
+
+    /// What is known under a key.
+    pub fn get(&self, key: &K) -> Option<&Tally> {
+        self.tallies.get(key)
     }
 
     pub fn len(&self) -> usize {
@@ -125,8 +130,15 @@ impl<K> Default for Table<K> {
 impl Tally {
     /// The most frequent failure.
     pub fn top_verdict(&self) -> Option<(&str, u64)> {
-        let top = self.kinds.iter().max_by(|(a, of_a), (b, of_b)| of_a.cmp(of_b).then_with(|| b.cmp(a)))?;
-        (top.1 > 0).then_some((&*top.0, top.1))
+        self.kinds().next()
+    }
+
+    /// Failures by verdict, the most frequent first.
+    pub fn kinds(&self) -> impl Iterator<Item = (&str, u64)> {
+        let mut kinds: Vec<_> = self.kinds.iter().map(|(kind, count)| (&**kind, *count)).collect();
+        kinds.retain(|(_, count)| *count > 0);
+        kinds.sort_by_key(|(kind, count)| (std::cmp::Reverse(*count), *kind));
+        kinds.into_iter()
     }
 
     fn new(time: Timestamp) -> Self {

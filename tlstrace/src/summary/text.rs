@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::hash::Hash;
 
-use super::{EXPIRES_SOON, Incident, Summary, Table};
+use super::{Certificate, EXPIRES_SOON, Incident, Summary, Table};
 use crate::engine::timestamp::{Civil, Timestamp};
 use crate::sink::Clean;
 use crate::verdict::words;
@@ -38,7 +38,7 @@ impl Display for Text<'_> {
             )?;
             let incidents = summary.incidents().list();
             for incident in incidents.iter().take(MOST) {
-                self.write_incident(incident, times, f)?;
+                writeln!(f, "  {}", self.incident(incident, times))?;
             }
             if incidents.len() > MOST {
                 writeln!(f, "  and {} more kinds", incidents.len() - MOST)?;
@@ -55,15 +55,33 @@ impl Display for Text<'_> {
 }
 
 impl Text<'_> {
+    /// What failures have in common, the most frequent first, each in a line.
+    pub fn incidents(&self) -> Vec<String> {
+        let times = Times::new(self.summary, self.offset);
+        let incidents = self.summary.incidents().list();
+        incidents.into_iter().take(MOST).map(|incident| self.incident(incident, times)).collect()
+    }
+
+    /// Certificates that end soon after `now`, the soonest first, each in a line.
+    pub fn certificates(&self, now: Timestamp) -> Vec<String> {
+        let expiring = self.summary.certificates().expiring(now, EXPIRES_SOON);
+        expiring
+            .take(MOST)
+            .map(|(not_after, subject, seen)| certificate(now, not_after, subject, seen))
+            .collect()
+    }
+
     /// `412 of 430 failures: sni_missing, one JA4, 10.8.0.0/14 (37 clients), to 10.4.0.9:8443, since 14:02:11`
-    fn write_incident(&self, incident: &Incident, times: Times, f: &mut Formatter<'_>) -> fmt::Result {
+    fn incident(&self, incident: &Incident, times: Times) -> String {
         let all = self.summary.failures();
-        write!(f, "  {} of {all} failures: {}", incident.failures, Clean(&incident.verdict))?;
-        incident.in_common().iter().try_for_each(|phrase| write!(f, ", {}", Clean(phrase)))?;
-        if incident.failures == 1 {
-            return writeln!(f, ", at {}", times.show(incident.last));
-        }
-        writeln!(f, ", since {}, last at {}", times.show(incident.first), times.show(incident.last))
+        let what = format!("{} of {all} failures: {}", incident.failures, incident.verdict);
+        let last = times.show(incident.last);
+        let when = match incident.failures {
+            1 => format!("at {last}"),
+            _ => format!("since {}, last at {last}", times.show(incident.first)),
+        };
+        let phrases = [vec![what], incident.in_common(), vec![when]].concat();
+        Clean(&phrases.join(", ")).to_string()
     }
 
     fn write_table<K: Clone + Eq + Hash + Ord>(
@@ -106,27 +124,14 @@ impl Text<'_> {
     }
 
     fn write_certificates(&self, f: &mut Formatter<'_>, now: Timestamp) -> fmt::Result {
-        let expiring: Vec<_> = self.summary.certificates().expiring(now, EXPIRES_SOON).collect();
-        if expiring.is_empty() {
+        let expiring = self.summary.certificates().expiring(now, EXPIRES_SOON).count();
+        if expiring == 0 {
             return Ok(());
         }
-        let days = |seconds: i64| seconds / 86_400;
         writeln!(f, "  certificates that end within {} days", EXPIRES_SOON.as_secs() / 86_400)?;
-        for (not_after, subject, certificate) in expiring.iter().take(MOST) {
-            let left = not_after - now.as_secs().cast_signed();
-            let when = match left {
-                ..0 => format!("{} days ago", days(-left)),
-                _ => format!("in {} days", days(left)),
-            };
-            let date = words::date(*not_after);
-            write!(f, "  {date} ({when})  {} at {}", Clean(subject), certificate.server)?;
-            match &certificate.server_name {
-                Some(name) => writeln!(f, " for {}", Clean(name))?,
-                None => writeln!(f)?,
-            }
-        }
-        if expiring.len() > MOST {
-            writeln!(f, "  and {} more", expiring.len() - MOST)?;
+        self.certificates(now).iter().try_for_each(|line| writeln!(f, "  {line}"))?;
+        if expiring > MOST {
+            writeln!(f, "  and {} more", expiring - MOST)?;
         }
         Ok(())
     }
@@ -169,6 +174,20 @@ fn clock(time: Timestamp, offset: i32) -> String {
 /// Seconds since 1970 on a clock so many seconds east of UTC.
 fn local(time: Timestamp, offset: i32) -> i64 {
     time.as_secs().cast_signed() + i64::from(offset)
+}
+
+/// `2026-12-16 (in 20 days)  CN=api.example.com at 10.4.0.9:8443 for api.example.com`
+fn certificate(now: Timestamp, not_after: i64, subject: &str, seen: &Certificate) -> String {
+    let days = |seconds: i64| seconds / 86_400;
+    let when = match not_after - now.as_secs().cast_signed() {
+        left @ ..0 => format!("{} days ago", days(-left)),
+        left => format!("in {} days", days(left)),
+    };
+    let line = format!("{} ({when})  {} at {}", words::date(not_after), Clean(subject), seen.server);
+    match &seen.server_name {
+        Some(name) => line + &format!(" for {}", Clean(name)),
+        None => line,
+    }
 }
 
 /// A part of a whole: `17.8 %`.

@@ -43,6 +43,7 @@ pub(crate) enum Network {
 
 pub(crate) const TCP: u8 = 6;
 pub(crate) const UDP: u8 = 17;
+pub(crate) const GRE: u8 = 47;
 
 impl Network {
     pub(crate) fn v4() -> Self {

@@ -30,5 +30,7 @@ mod privacy;
 mod probe;
 mod resets;
 mod test_run;
+#[cfg(feature = "top")]
+mod top;
 
 pub(crate) use tlstrace_peers::skip;

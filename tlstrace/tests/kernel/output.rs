@@ -121,7 +121,7 @@ fn a_report_is_written_at_the_end_also_when_nobody_reads_the_verdicts() {
     assert_eq!(watch.wait(PATIENCE).unwrap().code(), Some(0));
     let page = fs::read_to_string(&file).unwrap();
     fs::remove_file(&file).unwrap();
-    assert!(page.contains("1 of 1 failures: <code>port_closed</code>"), "{page}");
+    assert!(page.contains("One failure: <code>port_closed</code>"), "{page}");
     assert!(page.contains(&server().to_string()) && page.contains("<dt>packets</dt>"), "{page}");
 }
 

@@ -1,13 +1,15 @@
-//! What peers tell each other in confidence is in nothing that `tlstrace watch` says, in any format, at any verbosity.
+//! What peers tell each other in confidence is in nothing that `tlstrace watch` says: in no format, at no verbosity, in no
+//! summary, metric or report.
 //!
 //! Each connection carries a marker in the clear where it must not be read: ciphers would hide it from us anyway. That
 //! it does not even leave the kernel is for `test_run` to show.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 
+use nix::sys::signal::Signal;
 use rcgen::{CertificateParams, CertifiedIssuer, DnType, KeyPair, SanType};
 use tlstrace_peers::{Family, Pair, Service, watch};
 
@@ -31,9 +33,20 @@ fn what_is_confidential_is_in_no_text_and_no_log() {
     say_nothing_confidential(Family::Ipv6, "text");
 }
 
+#[test]
+#[ignore = "needs root"]
+fn what_is_confidential_is_in_no_entry_of_cloud_logging_and_no_log() {
+    say_nothing_confidential(Family::Ipv6, "gcp");
+}
+
 fn say_nothing_confidential(family: Family, format: &str) {
+    let report = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("privacy.{format}.html"));
+    let metrics = SocketAddr::from((Pair::server_address(family), 9464));
     let mut live = Live::watched_by(Pair::new().unwrap(), family, |pair| {
-        let arguments = ["-o", format, "--all", "-vvvv", "-i", Pair::SERVER_INTERFACE];
+        let address = metrics.to_string();
+        let arguments = ["-o", format, "--all", "-vvvv", "-i", Pair::SERVER_INTERFACE, "--summary", "json"];
+        let exports = ["--metrics", &address, "--metrics-certificates", "9"];
+        let arguments = [&arguments[..], &exports, &["--report", report.to_str().unwrap()]].concat();
         watch(&pair.server, Path::new(env!("CARGO_BIN_EXE_tlstrace")), &arguments).unwrap()
     });
     let mut expected = Vec::new();
@@ -46,13 +59,25 @@ fn say_nothing_confidential(family: Family, format: &str) {
         expected.extend(client_certificates(&mut live, is_self_signed));
     }
 
+    let scrape = live.pair.client.enter(|| {
+        let mut stream = TcpStream::connect(metrics).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    });
+    assert!(scrape.contains("tlstrace_handshakes_total{"), "{scrape}");
+    live.watch.signal(Signal::SIGUSR1).unwrap();
     let verdicts = live.stop();
+    let page = fs::read_to_string(&report).unwrap();
+    fs::remove_file(&report).unwrap();
+    assert!(page.contains("client_certificate_untrusted"));
     for (port, id) in expected {
         let is_it = |line: &&String| line.contains(&port.to_string()) && line.contains(id);
         assert!(verdicts.iter().any(|line| is_it(&line)), "no {id} on port {port}: {verdicts:#?}");
     }
     let log = live.watch.stderr.rest(crate::live::PATIENCE).unwrap();
-    for line in verdicts.iter().chain(&log) {
+    for line in verdicts.iter().chain(&log).map(String::as_str).chain(scrape.lines()).chain(page.lines()) {
         for part in MARKER.as_bytes().windows(TELLING) {
             let text = String::from_utf8(part.to_vec()).unwrap();
             let hexadecimal = format!("{part:02x?}").replace(['[', ',', ' ', ']'], "");

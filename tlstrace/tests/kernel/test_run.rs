@@ -7,7 +7,7 @@ use tlstrace_common::skip::Counter;
 use tlstrace_common::symbols;
 
 use crate::frame::{
-    ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, Frame, HANDSHAKE, Network, UDP, client_hello, message,
+    ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, Frame, GRE, HANDSHAKE, Network, UDP, client_hello, message,
     record, server_hello,
 };
 use crate::harness::{Connection, Programs};
@@ -267,6 +267,9 @@ fn what_is_not_tcp_over_ip_is_counted_by_its_reason() {
         let network = Network::V4 { source, destination, options: Vec::new(), fragment, protocol };
         Frame { flags: TcpFlags::SYN, ..Frame::new(network) }.bytes()
     };
+    let Network::V4 { source, destination, .. } = Network::v4() else { unreachable!() };
+    let network = Network::V4 { source, destination, options: Vec::new(), fragment: 0, protocol: UDP };
+    let vxlan = Frame { destination_port: 8472, ..Frame::new(network) }.bytes();
     let Network::V6 { source, destination, .. } = Network::v6() else { unreachable!() };
     let v6 = |extensions| {
         let network = Network::V6 { source, destination, extensions, protocol: 6 };
@@ -276,6 +279,8 @@ fn what_is_not_tcp_over_ip_is_counted_by_its_reason() {
     let cases = [
         (arp, Counter::NotIp),
         (v4(0, UDP), Counter::NotTcp),
+        (vxlan, Counter::Encapsulated),
+        (v4(0, GRE), Counter::Encapsulated),
         (v4(0x2000, 6), Counter::Fragment),
         (v4(0x0010, 6), Counter::Fragment),
         (v6(vec![(44, vec![0, 0, 1, 0, 0, 0, 7])]), Counter::Fragment),

@@ -14,6 +14,7 @@ mod process;
 mod rustls_peer;
 mod service;
 mod tcp;
+pub mod terminal;
 mod tlstrace;
 
 use std::fs::File;

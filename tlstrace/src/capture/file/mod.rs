@@ -26,6 +26,19 @@ use crate::engine::timestamp::Timestamp;
 /// libpcap's own limit is 262,144 (`MAXIMUM_SNAPLEN`), but BIG TCP packets are longer than that.
 pub const MAX_FRAME_LEN: u32 = 16 * 1024 * 1024;
 
+/// Bytes that [`is_capture`] wants to see.
+pub const MAGIC_LEN: u64 = 4;
+
+/// Whether a file that begins so is a capture, or compressed, as captures are.
+pub fn is_capture(head: &[u8]) -> bool {
+    let magic = head.first_chunk::<4>();
+    head.starts_with(&GZIP_MAGIC)
+        || magic.is_some_and(|magic| *magic == pcapng::MAGIC || pcap::Reader::detect(*magic).is_some())
+}
+
+/// How gzip-compressed files begin (RFC 1952 §2.3.1).
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+
 /// A frame as it was captured.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Frame<'a> {
@@ -224,10 +237,9 @@ impl From<Problem> for Stop {
 
 /// Recognises gzip (RFC 1952 §2.3.1) by content, as standard input has no file name.
 fn decompress(mut source: Box<dyn Read>) -> io::Result<Box<dyn Read>> {
-    const MAGIC: [u8; 2] = [0x1f, 0x8b];
-    let mut head = Vec::with_capacity(MAGIC.len());
-    source.by_ref().take(MAGIC.len() as u64).read_to_end(&mut head)?;
-    let is_gzip = head == MAGIC;
+    let mut head = Vec::with_capacity(GZIP_MAGIC.len());
+    source.by_ref().take(GZIP_MAGIC.len() as u64).read_to_end(&mut head)?;
+    let is_gzip = head == GZIP_MAGIC;
     let source = Cursor::new(head).chain(source);
     Ok(if is_gzip { Box::new(MultiGzDecoder::new(source)) } else { Box::new(source) })
 }
