@@ -5,6 +5,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod aggregate;
 #[expect(unsafe_code, reason = "system calls that no library wraps; what is pure forbids it once more")]
 pub mod capture;
 pub mod cli;
@@ -16,6 +17,7 @@ pub mod entry;
 pub mod fuzz;
 pub mod html;
 pub mod metrics;
+pub mod names;
 pub mod otlp;
 pub mod outlet;
 pub mod probe;

@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::aggregate::Aggregates;
 use crate::cli::settings::{Filter, Output, SummaryFormat};
 use crate::engine::timestamp::Timestamp;
 use crate::entry::{Details, Entry};
@@ -32,6 +33,7 @@ pub struct Report<'a> {
     export: Option<Box<dyn Export>>,
     observer: Observer,
     sink: Box<dyn Sink>,
+    aggregates: Aggregates,
     out: &'a mut dyn Write,
     /// What the sink wrote; goes out in one piece.
     lines: Vec<u8>,
@@ -64,6 +66,8 @@ pub struct Gate {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Tally {
     printed: BTreeMap<String, u64>,
+    /// Printed as counts.
+    aggregated: BTreeMap<String, u64>,
     /// Left out for want of `--all`.
     hidden: BTreeMap<String, u64>,
     /// Left out by a filter.
@@ -86,12 +90,14 @@ impl<'a> Report<'a> {
         out: &'a mut dyn Write,
     ) -> Self {
         let material = output.report.is_some().then(Material::default);
+        let aggregates = Aggregates::new(output.aggregate.clone(), output.max_rate);
         Self {
             gate: Gate::new(output, filter),
             material,
             export: None,
             observer,
             sink,
+            aggregates,
             out,
             lines: Vec::new(),
         }
@@ -147,26 +153,37 @@ impl<'a> Report<'a> {
         if let Some(material) = &mut self.material {
             material.add(&entry, || Details::of(verdict));
         }
+        self.lines.clear();
+        for aggregate in self.aggregates.due(entry.time) {
+            self.sink.aggregate(&aggregate, &self.observer, &mut self.lines)?;
+        }
+        let is_meant = self.gate.shows(&entry) || self.aggregates.are_for(&entry);
+        if is_meant && self.aggregates.take(&entry) {
+            self.gate.count_aggregated(&entry);
+            return self.hand_on();
+        }
         if !self.gate.admits(&entry) {
-            return Ok(());
+            return self.hand_on();
         }
         if let Some(export) = &mut self.export {
             export.publish(verdict, &self.observer)?;
         }
-        self.lines.clear();
         self.sink.emit(verdict, &self.observer, &mut self.lines)?;
         self.hand_on()
     }
 
     /// When [`Report::advance_to`] will have something to print.
     pub fn deadline(&self) -> Option<Timestamp> {
-        self.sink.deadline()
+        [self.sink.deadline(), self.aggregates.deadline()].into_iter().flatten().min()
     }
 
     /// Prints what was kept back until `now`.
     pub fn advance_to(&mut self, now: Timestamp) -> io::Result<()> {
         self.lines.clear();
         self.sink.advance_to(now, &mut self.lines)?;
+        for aggregate in self.aggregates.due(now) {
+            self.sink.aggregate(&aggregate, &self.observer, &mut self.lines)?;
+        }
         self.hand_on()
     }
 
@@ -179,6 +196,9 @@ impl<'a> Report<'a> {
     pub fn finish(&mut self, capture: Option<&CaptureTotals>) -> io::Result<()> {
         self.lines.clear();
         self.sink.finish(&mut self.lines)?;
+        for aggregate in self.aggregates.finish() {
+            self.sink.aggregate(&aggregate, &self.observer, &mut self.lines)?;
+        }
         self.hand_on()?;
         self.summarise(capture)?;
         self.flush()
@@ -233,13 +253,28 @@ impl Gate {
 
     /// Counts an entry that was accepted; says whether it is printed.
     pub fn admits(&mut self, entry: &Entry<'_>) -> bool {
+        self.note(entry);
+        let is_shown = self.shows(entry);
+        let counts = if is_shown { &mut self.tally.printed } else { &mut self.tally.hidden };
+        count(counts, &entry.verdict);
+        self.printed += u64::from(is_shown);
+        is_shown
+    }
+
+    /// Counts an entry that was accepted and is printed as one of many.
+    fn count_aggregated(&mut self, entry: &Entry<'_>) {
+        self.note(entry);
+        count(&mut self.tally.aggregated, &entry.verdict);
+    }
+
+    fn note(&mut self, entry: &Entry<'_>) {
         self.has_failed |= self.output.fails_on(entry);
         self.summary.add(entry);
-        let is_hidden = entry.severity == Severity::Info && !self.output.all && !self.filter.names_verdicts();
-        let counts = if is_hidden { &mut self.tally.hidden } else { &mut self.tally.printed };
-        count(counts, &entry.verdict);
-        self.printed += u64::from(!is_hidden);
-        !is_hidden
+    }
+
+    /// Whether an entry like this is worth a line.
+    fn shows(&self, entry: &Entry<'_>) -> bool {
+        entry.severity > Severity::Info || self.output.all || self.filter.names_verdicts()
     }
 
     /// Whether as many verdicts were printed as were asked for.
@@ -306,6 +341,9 @@ impl fmt::Display for Tally {
             0 => f.write_str("no verdict")?,
             1 => write!(f, "1 verdict ({})", list(&self.printed))?,
             many => write!(f, "{many} verdicts ({})", list(&self.printed))?,
+        }
+        if !self.aggregated.is_empty() {
+            write!(f, ", as counts: {}", list(&self.aggregated))?;
         }
         if let Some(hidden) = self.hidden() {
             write!(f, ", not shown without --all: {hidden}")?;

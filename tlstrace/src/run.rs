@@ -25,6 +25,7 @@ use crate::engine::timestamp::Timestamp;
 use crate::engine::{Engine, Output};
 use crate::metrics::server::Exporter;
 use crate::metrics::{Format, Reading};
+use crate::names::Names;
 use crate::outlet::{Lost, Monitor};
 use crate::report::Report;
 use crate::summary::CaptureTotals;
@@ -110,6 +111,8 @@ pub struct Printing<'a, 'w> {
     pub printer: &'a Monitor,
     /// Counts them for others.
     pub exporter: Option<&'a Exporter>,
+    /// Knows who their ends are.
+    pub names: Option<&'a Names>,
 }
 
 /// Runs until something ends it; then detaches, judges what was left open, and prints what was kept back.
@@ -120,7 +123,7 @@ pub async fn run(
     signals: &mut Signals,
     timeout: Option<Duration>,
 ) -> anyhow::Result<End> {
-    let Printing { report, printer, exporter } = printing;
+    let Printing { report, printer, exporter, names } = printing;
     for interface in capture.interfaces() {
         report.name_interface(interface.index, &interface.name);
     }
@@ -129,7 +132,7 @@ pub async fn run(
     let turnover = Turnover::default();
     let warm_up = Some(WARM_UP);
     let mut live =
-        Live { capture, engine, report, printer, exporter, clock, start, warm_up, turnover, lost: 0 };
+        Live { capture, engine, report, printer, exporter, names, clock, start, warm_up, turnover, lost: 0 };
     live.look_for_addresses()?;
     let end = live.until_end(signals, timeout).await;
     live.capture.detach();
@@ -182,6 +185,7 @@ struct Live<'a, 'w> {
     report: &'a mut Report<'w>,
     printer: &'a Monitor,
     exporter: Option<&'a Exporter>,
+    names: Option<&'a Names>,
     clock: Clock,
     start: Timestamp,
     /// When, since the start, connections that began before us are left alone. `None`: they are.
@@ -261,7 +265,7 @@ impl Live<'_, '_> {
 
     /// Takes a batch from the ring and does what is due; says how many events there were.
     fn step(&mut self) -> anyhow::Result<usize> {
-        let Self { capture, engine, report, exporter, clock, lost, .. } = self;
+        let Self { capture, engine, report, exporter, names, clock, lost, .. } = self;
         // Whatever happened before this moment is in the ring by now, or lost, unless the batch ends before.
         let mut horizon = clock.now();
         let now_lost = capture.lost_events()?;
@@ -281,7 +285,7 @@ impl Live<'_, '_> {
                 Input::Reset(reset) => engine.handle_local_reset(reset),
             }
             if result.is_ok() {
-                result = publish(engine, report, *exporter);
+                result = publish(engine, report, *exporter, *names);
             }
         });
         result?;
@@ -294,7 +298,7 @@ impl Live<'_, '_> {
             engine.vouch_for_resets(since, horizon);
         }
         engine.advance_to(horizon);
-        publish(engine, report, *exporter)?;
+        publish(engine, report, *exporter, *names)?;
         report.advance_to(horizon)?;
         report.flush()?;
         Ok(taken)
@@ -305,7 +309,7 @@ impl Live<'_, '_> {
         if end != End::Count {
             while self.step()? > 0 {}
             self.engine.finish();
-            publish(self.engine, self.report, self.exporter)?;
+            publish(self.engine, self.report, self.exporter, self.names)?;
         }
         self.export()?;
         self.measure()?;
@@ -430,10 +434,18 @@ impl OutputHealth {
     }
 }
 
-fn publish(engine: &mut Engine, report: &mut Report<'_>, exporter: Option<&Exporter>) -> io::Result<()> {
+fn publish(
+    engine: &mut Engine,
+    report: &mut Report<'_>,
+    exporter: Option<&Exporter>,
+    names: Option<&Names>,
+) -> io::Result<()> {
     while let Some(output) = engine.poll_output() {
         match output {
-            Output::Verdict(verdict) => {
+            Output::Verdict(mut verdict) => {
+                if let Some(names) = names {
+                    verdict.names = names.ends(&verdict);
+                }
                 if let Some(exporter) = exporter {
                     exporter.metrics.observe(&verdict);
                 }

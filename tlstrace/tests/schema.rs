@@ -15,14 +15,18 @@ mod wire;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
+use tlstrace::aggregate::{Aggregate, Quantiles};
+use tlstrace::engine::timestamp::Timestamp;
 use tlstrace::engine::{Engine, Output, Settings};
 use tlstrace::entry::Saved;
+use tlstrace::names::{Ends, Identity, Process, Workload};
 use tlstrace::sink::{Observer, SINKS, Style};
 use tlstrace::summary::{CaptureTotals, Object, Summary};
-use tlstrace::verdict::rules;
+use tlstrace::verdict::{Severity, rules};
 use wire::{Player, Variation};
 
 #[test]
@@ -56,6 +60,18 @@ fn a_line_for_cloud_logging_is_a_valid_line_with_fields_of_its_own() {
 }
 
 #[test]
+fn names_that_were_saved_are_read_back() {
+    let mut line = play(&files("scenarios", &["toml"])[0]).pop().unwrap();
+    let read = |line: &Value| {
+        let Ok(Saved::Verdict(saved)) = Saved::parse(line.to_string().as_bytes()) else { panic!("{line}") };
+        saved.0.names
+    };
+    assert_eq!(read(&line), Ends { client: None, server: Some(Arc::new(everything_known())) });
+    line["server"].as_object_mut().unwrap().retain(|name, _| !["k8s", "process"].contains(&&**name));
+    assert_eq!(read(&line).server.unwrap().pod.as_deref(), Some("web-7d9f-x"), "the line says it too");
+}
+
+#[test]
 fn a_summary_is_valid_and_shows_all_that_its_schema_names() {
     let schema = Schema::read_from("tlstrace-summary-1.json");
     let mut summary = Summary::default();
@@ -74,6 +90,45 @@ fn a_summary_is_valid_and_shows_all_that_its_schema_names() {
     let mut unused = schema.properties();
     unused.retain(|name| !seen.contains(name));
     assert!(unused.is_empty(), "the summary shows no {unused:?}");
+}
+
+#[test]
+fn an_aggregate_is_valid_shows_all_that_its_schema_names_and_is_read_back() {
+    let schema = Schema::read_from("tlstrace-aggregate-1.json");
+    let end = Timestamp::from_nanos(1_795_341_600_000_000_000);
+    let millis = Duration::from_millis;
+    let aggregate = Aggregate {
+        start: end,
+        end: end.after(millis(10_000)),
+        verdict: "ok".into(),
+        severity: Severity::Info,
+        server: Some(([192, 0, 2, 1], 443).into()),
+        server_name: Some("api.example.com".into()),
+        identity: Some(Arc::new(Identity { process: None, ..everything_known() })),
+        count: 412,
+        handshake: Some(Quantiles { p50: millis(3), p90: millis(4), p99: millis(12) }),
+        is_suppressed: false,
+    };
+    let observer = Observer { hostname: Some("node-1".into()), ..Observer::default() };
+    let bare =
+        Aggregate { server: None, server_name: None, identity: None, handshake: None, ..aggregate.clone() };
+    let mut seen = BTreeSet::new();
+    for aggregate in [aggregate, bare] {
+        for kind in SINKS.iter().filter(|kind| kind.name != "text") {
+            let mut line = Vec::new();
+            (kind.open)(Style::default()).aggregate(&aggregate, &observer, &mut line).unwrap();
+            let Ok(Saved::Aggregate(read)) = Saved::parse(&line) else { panic!("{}", kind.name) };
+            assert_eq!(*read, aggregate);
+            if kind.name == "json" {
+                let line = serde_json::from_slice(&line).unwrap();
+                assert_eq!(schema.problems(&line), Vec::<String>::new(), "{line:#}");
+                names(&line, &mut seen);
+            }
+        }
+    }
+    let mut unused = schema.properties();
+    unused.retain(|name| !seen.contains(name));
+    assert!(unused.is_empty(), "no aggregate shows {unused:?}");
 }
 
 #[test]
@@ -98,6 +153,7 @@ fn every_object_of_the_schema_is_closed() {
     }
     check(&Schema::read().0);
     check(&Schema::read_from("tlstrace-summary-1.json").0);
+    check(&Schema::read_from("tlstrace-aggregate-1.json").0);
 }
 
 #[test]
@@ -124,7 +180,7 @@ fn a_line_that_drifts_is_noticed() {
 
 /// What the command prints about the captures.
 fn replay_captures(format: &str) -> Vec<Value> {
-    let output = Command::new(env!("CARGO_BIN_EXE_tlstrace"))
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_tlstrace"))
         .args(["replay", "--all", "-o", format])
         .args(files("captures", &["pcap", "pcapng"]))
         .output()
@@ -149,12 +205,26 @@ fn play(path: &Path) -> Vec<Value> {
     };
     let json = SINKS.iter().find(|kind| kind.name == "json").unwrap();
     let mut lines = Vec::new();
-    while let Some(Output::Verdict(verdict)) = engine.poll_output() {
+    while let Some(Output::Verdict(mut verdict)) = engine.poll_output() {
+        verdict.names = Ends { client: None, server: Some(Arc::new(everything_known())) };
         let mut line = Vec::new();
         (json.open)(Style::default()).emit(&verdict, &observer, &mut line).unwrap();
         lines.push(serde_json::from_slice(&line).unwrap());
     }
     lines
+}
+
+fn everything_known() -> Identity {
+    let name = |name: &str| Some(name.into());
+    Identity {
+        namespace: name("shop"),
+        pod: name("web-7d9f-x"),
+        container: name("envoy"),
+        workload: Some(Workload { kind: "Deployment".into(), name: "web".into() }),
+        node: name("node-1"),
+        service: name("web"),
+        process: Some(Process { pid: 7, command: "envoy".into() }),
+    }
 }
 
 fn files(folder: &str, extensions: &[&str]) -> Vec<PathBuf> {

@@ -79,6 +79,69 @@ fn repeats_fold_in_text_and_never_in_json() {
 }
 
 #[test]
+fn successes_are_counted_and_failures_printed_if_that_is_asked_for() {
+    let files = captures(FAILING);
+    let line =
+        |line: &Value| (line["tlstrace"]["schema"] == "tlstrace/1", line["tlstrace"]["count"].as_u64());
+    let all = json_lines(&replay(&["-o", "json", "--all"], &files));
+    let successes = all.iter().filter(|line| line["tlstrace"]["verdict"] == "ok").count();
+    let failures = json_lines(&replay(&["-o", "json"], &files)).len();
+    assert!(successes > 1 && failures > 1);
+    let lines = json_lines(&replay(&["-o", "json", "--aggregate", "ok=1h"], &files));
+    let (printed, counted): (Vec<_>, Vec<_>) =
+        lines.iter().map(line).partition(|(is_verdict, _)| *is_verdict);
+    assert_eq!(printed.len(), failures);
+    assert_eq!(counted.iter().filter_map(|(_, count)| *count).sum::<u64>(), successes as u64);
+
+    let one = &captures(&["1.2_resumption.pcap"]);
+    let live = stdout(&replay(&["--aggregate", "ok=1h"], one));
+    insta::assert_snapshot!("aggregate", live);
+    let saved = stdout(&replay(&["--aggregate", "ok=1h", "-o", "json"], one));
+    assert_eq!(stdout(&fmt(["--time", "utc"].iter(), &saved)), live);
+}
+
+#[test]
+fn nothing_is_lost_beyond_the_rate_but_counted() {
+    let files = all_captures();
+    let all = json_lines(&replay(&["-o", "json", "--all"], &files)).len() as u64;
+    let output = replay(&["-o", "json", "--all", "--max-rate", "1"], &files);
+    let lines = json_lines(&output);
+    let counts = lines.iter().map(|line| line["tlstrace"]["count"].as_u64().unwrap_or(1));
+    assert_eq!(counts.sum::<u64>(), all);
+    assert!(lines.iter().any(|line| line["tlstrace"]["suppressed"] == true));
+    assert!((lines.len() as u64) < all);
+}
+
+#[test]
+fn logs_of_two_nodes_become_one() {
+    let (one, two) = (captures(FAILING), captures(&FAILING[1..]));
+    let json = |files: &[PathBuf], node: &str| -> String {
+        let mut lines = json_lines(&replay(&["-o", "json", "--all"], files));
+        for line in &mut lines {
+            line["observer"]["hostname"] = node.into();
+        }
+        lines.iter().map(Value::to_string).collect::<Vec<_>>().join("\n")
+    };
+    let folder = std::env::temp_dir().join(format!("tlstrace-merge-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let (of_one, of_two) = (folder.join("one"), folder.join("two"));
+    fs::write(&of_one, json(&one, "node-1")).unwrap();
+    fs::write(&of_two, json(&two, "node-2")).unwrap();
+    let paths = [&of_one, &of_two].map(|path| path.display().to_string());
+    let output = tlstrace(&["fmt", "--merge", "-o", "json", &paths[0], &paths[1]]);
+    fs::remove_dir_all(folder).unwrap();
+    let merged = json_lines(&output);
+    let ids = |lines: &[Value]| {
+        let mut ids: Vec<_> =
+            lines.iter().map(|line| line["tlstrace"]["connection_id"].to_string()).collect();
+        ids.sort();
+        ids
+    };
+    assert_eq!(ids(&merged), ids(&json_lines(&replay(&["-o", "json", "--all"], &one))));
+    assert!(merged.is_sorted_by_key(|line| line["@timestamp"].as_str().unwrap().to_owned()));
+}
+
+#[test]
 fn a_terminal_gets_colours_folds_and_lines_of_its_width() {
     let mut script = Command::new("script");
     let line = format!(

@@ -12,6 +12,8 @@ pub mod filters;
 pub(crate) mod fuzz;
 pub mod health;
 pub mod interfaces;
+pub mod links;
+pub mod listeners;
 mod loader;
 pub mod memory;
 mod netlink;
@@ -441,6 +443,16 @@ pub fn enter(namespace: &NetworkNamespace) -> anyhow::Result<()> {
         Some(libc::EPERM) => error.context(Unavailable::Privilege("CAP_SYS_ADMIN (for --netns)".to_owned())),
         _ => error,
     })
+}
+
+/// Gives up, of the calling thread, all rights but those to find out which process holds a socket.
+pub fn keep_rights_to_look_at_processes() -> io::Result<()> {
+    privilege::renounce(CapabilitySet::SYS_PTRACE | CapabilitySet::DAC_READ_SEARCH).map(drop)
+}
+
+/// Gives up all rights of the calling thread.
+pub fn keep_no_rights() -> io::Result<()> {
+    privilege::renounce(CapabilitySet::empty()).map(drop)
 }
 
 /// Whether the calling thread is in the network namespace of process 1, where that is the node's first process and may

@@ -1,10 +1,12 @@
-//! Just enough of rtnetlink (rtnetlink(7)): dumps, and the multicast messages about links.
+//! Just enough of netlink (netlink(7)): dumps, and rtnetlink's multicast messages about links.
 
 use std::io;
+use std::marker::PhantomData;
 
 use bytes::BytesMut;
 use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload, NetlinkSerializable,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -16,9 +18,18 @@ use super::pollable;
 /// The kernel sends dumps in datagrams of at most 32 KiB (`netlink_dump`).
 const DATAGRAM: usize = 64 * 1024;
 
-/// Asks the kernel for everything that matches `request`, in the calling thread's network namespace.
+/// Asks rtnetlink for everything that matches `request`, in the calling thread's network namespace.
 pub(super) fn dump(request: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    dump_from(NETLINK_ROUTE, request)
+}
+
+/// The same of the part of the kernel that listens to `protocol` (a `NETLINK_` number).
+pub(super) fn dump_from<M>(protocol: isize, request: M) -> io::Result<Vec<M>>
+where
+    M: NetlinkSerializable + NetlinkDeserializable,
+    NetlinkPayload<M>: From<M>,
+{
+    let mut socket = Socket::new(protocol)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
 
@@ -34,7 +45,7 @@ pub(super) fn dump(request: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkM
     let mut buffer = BytesMut::new();
     loop {
         receive(&socket, &mut buffer)?;
-        for payload in Payloads(&buffer) {
+        for payload in Payloads::of(&buffer) {
             match payload {
                 NetlinkPayload::InnerMessage(message) => found.push(message),
                 NetlinkPayload::Done(_) => return Ok(found),
@@ -68,7 +79,7 @@ impl Subscription {
             let mut guard = socket.readable().await?;
             if let Ok(received) = guard.try_io(|socket| receive(socket.get_ref(), buffer)) {
                 received?;
-                let messages = Payloads(buffer).filter_map(|payload| match payload {
+                let messages = Payloads::of(buffer).filter_map(|payload| match payload {
                     NetlinkPayload::InnerMessage(message) => Some(message),
                     _ => None,
                 });
@@ -85,10 +96,16 @@ fn receive(socket: &Socket, buffer: &mut BytesMut) -> io::Result<()> {
 }
 
 /// The messages of one datagram. One that cannot be decoded (a newer kernel's) is logged and passed over.
-struct Payloads<'a>(&'a [u8]);
+struct Payloads<'a, M>(&'a [u8], PhantomData<M>);
 
-impl Iterator for Payloads<'_> {
-    type Item = NetlinkPayload<RouteNetlinkMessage>;
+impl<'a, M> Payloads<'a, M> {
+    fn of(datagram: &'a [u8]) -> Self {
+        Self(datagram, PhantomData)
+    }
+}
+
+impl<M: NetlinkDeserializable> Iterator for Payloads<'_, M> {
+    type Item = NetlinkPayload<M>;
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {

@@ -91,6 +91,8 @@ pub struct WatchArgs {
     pub filter: FilterArgs,
     #[command(flatten)]
     pub export: ExportArgs,
+    #[command(flatten)]
+    pub names: NamesArgs,
 }
 
 /// Options of `tlstrace top`.
@@ -123,6 +125,11 @@ pub struct FmtArgs {
     /// Files of JSON lines, `-` for standard input.
     #[arg(default_value = "-", value_name = "FILE")]
     pub files: Vec<PathBuf>,
+    /// Make one log of those of several nodes: in the order of time, and one line for a connection that two of them saw.
+    ///
+    /// Files are read side by side. A single one, such as standard input, is taken to be in order.
+    #[arg(long)]
+    pub merge: bool,
     /// Text, or the JSON lines that match as they are.
     #[arg(short, long, value_parser = ["text", "json"], default_value = "text", value_name = "FORMAT")]
     pub output: String,
@@ -276,6 +283,19 @@ pub struct JudgeArgs {
     pub local: Vec<String>,
 }
 
+/// Who has an address.
+#[derive(Clone, Debug, ClapArgs)]
+#[command(next_help_heading = "Names")]
+pub struct NamesArgs {
+    /// Socket of the container runtime that knows this node's pods. Default: where containerd and CRI-O have theirs.
+    #[arg(long, value_name = "SOCKET")]
+    pub cri: Option<PathBuf>,
+    /// Directory with the `token` and the `ca.crt` to ask the cluster's API with. Default: those of the pod's service
+    /// account.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub kube_credentials: Option<PathBuf>,
+}
+
 /// What is told to other programs.
 #[derive(Clone, Debug, ClapArgs)]
 #[command(next_help_heading = "Export")]
@@ -311,7 +331,7 @@ pub struct OutputArgs {
     pub count: Option<u64>,
     #[command(flatten)]
     pub style: StyleArgs,
-    /// Do not look up names for addresses.
+    /// Do not look up who has an address: pods, Services, processes. (Nothing ever waits for it.)
     #[arg(short = 'n', long = "numeric")]
     pub numeric: bool,
     /// Exit with code 4 if a verdict matches: an id (or pattern), or a severity and everything above it; repeatable.
@@ -320,6 +340,14 @@ pub struct OutputArgs {
     /// Hide server names (`sni`), or the hosts among client addresses (`client`), in all output.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT[,WHAT]")]
     pub redact: Vec<RedactArg>,
+    /// Print counts of such verdicts by listener and server name, with quantiles, instead of a line each; repeatable.
+    ///
+    /// `--aggregate ok=10s` keeps failures one by one and needs no `--all`. Schema `tlstrace-aggregate/1`.
+    #[arg(long, value_name = "ID|GLOB=PERIOD")]
+    pub aggregate: Vec<String>,
+    /// Most lines a second. What is beyond is counted, and the counts are printed every 10 s.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_rate: Option<u32>,
     /// How to sum up at the end (and at SIGUSR1): on standard error, also as a JSON line on standard output, or not
     /// at all.
     #[arg(long, value_enum, default_value_t = SummaryArg::Text, value_name = "FORMAT")]
@@ -370,12 +398,15 @@ pub struct FilterArgs {
     /// Severity: error, warning or info.
     #[arg(long, value_name = "SEVERITY")]
     pub severity: Vec<String>,
-    /// Pod or pattern; only for lines that carry Kubernetes names.
+    /// Pod of either end, or pattern, where it is known.
     #[arg(long, value_name = "NAME|GLOB")]
     pub pod: Vec<String>,
-    /// Kubernetes namespace or pattern, likewise.
+    /// Kubernetes namespace of either end, or pattern, likewise.
     #[arg(long, value_name = "NAME|GLOB")]
     pub namespace: Vec<String>,
+    /// What a pod of either end was made for (the name of its Deployment, Job, …), or pattern, likewise.
+    #[arg(long, value_name = "NAME|GLOB")]
+    pub workload: Vec<String>,
     #[arg(long, hide = true)]
     pub not_verdict: Vec<String>,
     #[arg(long, hide = true)]
@@ -390,6 +421,8 @@ pub struct FilterArgs {
     pub not_pod: Vec<String>,
     #[arg(long, hide = true)]
     pub not_namespace: Vec<String>,
+    #[arg(long, hide = true)]
+    pub not_workload: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]

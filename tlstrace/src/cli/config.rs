@@ -36,6 +36,7 @@ pub struct Config {
     output: Output,
     filter: Filter,
     export: Export,
+    names: Names,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -60,6 +61,7 @@ struct Source {
 struct Output {
     output: Option<Format>,
     all: Option<bool>,
+    numeric: Option<bool>,
     verbose: Option<u8>,
     color: Option<Word<WhenArg>>,
     fold: Option<Word<WhenArg>>,
@@ -67,6 +69,8 @@ struct Output {
     count: Option<std::num::NonZeroU64>,
     fail_on: Option<Vec<String>>,
     redact: Option<Vec<Word<RedactArg>>>,
+    aggregate: Option<Vec<String>>,
+    max_rate: Option<std::num::NonZeroU32>,
     summary: Option<Word<SummaryArg>>,
     report: Option<PathBuf>,
 }
@@ -80,6 +84,9 @@ struct Filter {
     client: Option<Vec<String>>,
     server: Option<Vec<String>>,
     severity: Option<Vec<String>>,
+    pod: Option<Vec<String>>,
+    namespace: Option<Vec<String>>,
+    workload: Option<Vec<String>>,
     not: Not,
 }
 
@@ -91,6 +98,9 @@ struct Not {
     client: Option<Vec<String>>,
     server: Option<Vec<String>>,
     severity: Option<Vec<String>>,
+    pod: Option<Vec<String>>,
+    namespace: Option<Vec<String>>,
+    workload: Option<Vec<String>>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -99,6 +109,13 @@ struct Export {
     metrics: Option<String>,
     metrics_certificates: Option<u32>,
     otlp: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+struct Names {
+    cri: Option<PathBuf>,
+    kube_credentials: Option<PathBuf>,
 }
 
 /// `443` or `"8000-8999"`.
@@ -132,12 +149,15 @@ impl Config {
 
     /// Sets what `given`, the command line, does not.
     pub fn apply(self, args: &mut WatchArgs, given: &ArgMatches) {
-        let Self { source, judging, output, filter, export } = self;
+        let Self { source, judging, output, filter, export, names } = self;
         source.apply(&mut args.source, given);
         judging.apply(&mut args.judge, given);
         output.apply(&mut args.output, given);
         filter.apply(&mut args.filter, given);
         export.apply(&mut args.export, given);
+        let Names { cri, kube_credentials } = names;
+        set(&mut args.names.cri, cri, "cri", given);
+        set(&mut args.names.kube_credentials, kube_credentials, "kube_credentials", given);
     }
 }
 
@@ -171,13 +191,17 @@ impl Judging {
 
 impl Output {
     fn apply(self, args: &mut OutputArgs, given: &ArgMatches) {
-        let Self { output, all, verbose, color, fold, time, count, fail_on, redact, summary, report } = self;
+        let Self { output, all, numeric, verbose, color, fold, time, .. } = self;
+        let Self { count, fail_on, redact, aggregate, max_rate, summary, report, .. } = self;
+        set(&mut args.numeric, numeric, "numeric", given);
         set(&mut args.output, output.map(|format| format.0), "output", given);
         set(&mut args.all, all, "all", given);
         set(&mut args.count, count.map(std::num::NonZero::get), "count", given);
         set(&mut args.fail_on, fail_on, "fail_on", given);
         let redact = redact.map(|words| words.into_iter().map(|word| word.0).collect::<Vec<_>>());
         set(&mut args.redact, redact, "redact", given);
+        set(&mut args.aggregate, aggregate, "aggregate", given);
+        set(&mut args.max_rate, max_rate.map(std::num::NonZero::get), "max_rate", given);
         set(&mut args.summary, summary.map(|word| word.0), "summary", given);
         set(&mut args.report, report, "report", given);
         let StyleArgs { verbose: verbose_arg, color: color_arg, time: time_arg, fold: fold_arg } =
@@ -191,7 +215,7 @@ impl Output {
 
 impl Filter {
     fn apply(self, args: &mut FilterArgs, given: &ArgMatches) {
-        let Self { port, verdict, sni, client, server, severity, not } = self;
+        let Self { port, verdict, sni, client, server, severity, pod, namespace, workload, not } = self;
         let ports = port.map(|ports| ports.into_iter().map(String::from).collect::<Vec<_>>());
         set(&mut args.ports, ports, "ports", given);
         set(&mut args.verdict, verdict, "verdict", given);
@@ -199,12 +223,18 @@ impl Filter {
         set(&mut args.client, client, "client", given);
         set(&mut args.server, server, "server", given);
         set(&mut args.severity, severity, "severity", given);
-        let Not { verdict, sni, client, server, severity } = not;
+        set(&mut args.pod, pod, "pod", given);
+        set(&mut args.namespace, namespace, "namespace", given);
+        set(&mut args.workload, workload, "workload", given);
+        let Not { verdict, sni, client, server, severity, pod, namespace, workload } = not;
         set(&mut args.not_verdict, verdict, "not_verdict", given);
         set(&mut args.not_sni, sni, "not_sni", given);
         set(&mut args.not_client, client, "not_client", given);
         set(&mut args.not_server, server, "not_server", given);
         set(&mut args.not_severity, severity, "not_severity", given);
+        set(&mut args.not_pod, pod, "not_pod", given);
+        set(&mut args.not_namespace, namespace, "not_namespace", given);
+        set(&mut args.not_workload, workload, "not_workload", given);
     }
 }
 

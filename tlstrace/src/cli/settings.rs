@@ -12,8 +12,8 @@ use clap::error::ErrorKind;
 
 use super::args::{
     Args, AttachArg, CleanupArgs, DoctorArgs, ExportArgs, FilterArgs, FmtArgs, FormatArg, JudgeArgs,
-    OutputArgs, RedactArg, ReplayArgs, ReportArgs, SourceArgs, StyleArgs, SummaryArg, TimeArg, WatchArgs,
-    WhenArg,
+    NamesArgs, OutputArgs, RedactArg, ReplayArgs, ReportArgs, SourceArgs, StyleArgs, SummaryArg, TimeArg,
+    WatchArgs, WhenArg,
 };
 #[cfg(feature = "top")]
 use super::args::{ClockArg, TopArgs};
@@ -24,6 +24,7 @@ use crate::capture::interfaces::Selection;
 use crate::capture::{self, Mode, NetworkNamespace};
 use crate::engine::locality::{Locality, Network};
 use crate::entry::{Entry, Redaction};
+use crate::names::Identity;
 use crate::otlp;
 use crate::sink::{OpenSink, SINKS, Style, TimeFormat};
 use crate::verdict::Severity;
@@ -37,9 +38,20 @@ pub struct Watch {
     pub judging: Judging,
     pub output: Output,
     pub filter: Filter,
+    /// `None`: they are not looked up.
+    pub names: Option<Names>,
     pub metrics: Option<Metrics>,
     /// Where a collector listens.
     pub otlp: Option<otlp::Endpoint>,
+}
+
+/// Where names of addresses come from, beside `/proc`.
+#[derive(Clone, Debug)]
+pub struct Names {
+    /// The container runtime's socket, if it is not one of the usual.
+    pub cri: Option<PathBuf>,
+    /// Where the token for the cluster's API is, if not where pods have it.
+    pub kube_credentials: Option<PathBuf>,
 }
 
 /// `--metrics`.
@@ -101,6 +113,8 @@ pub struct Fmt {
     pub files: Vec<PathBuf>,
     /// Lines that match, as they are, instead of text.
     pub raw: bool,
+    /// As one log.
+    pub merge: bool,
     pub output: Output,
     pub filter: Filter,
 }
@@ -158,6 +172,10 @@ pub struct Output {
     pub fail_on: Vec<FailOn>,
     pub redaction: Redaction,
     pub summary: SummaryFormat,
+    /// Verdicts that are printed as counts, and over which periods.
+    pub aggregate: Vec<(Glob, Duration)>,
+    /// Most lines a second.
+    pub max_rate: Option<u32>,
     /// Where an HTML report goes at the end.
     pub report: Option<PathBuf>,
 }
@@ -194,6 +212,7 @@ pub struct Filter {
     severity: Criterion<Severity>,
     pod: Criterion<Glob>,
     namespace: Criterion<Glob>,
+    workload: Criterion<Glob>,
 }
 
 /// Values of which one must match, and values of which none may.
@@ -206,18 +225,24 @@ struct Criterion<T> {
 impl Watch {
     /// Checks what was typed. The error is of clap's kind: it prints itself, and its exit code is 2.
     pub fn new(args: WatchArgs) -> Result<Self, clap::Error> {
-        let WatchArgs { config: _, source, judge, output, filter, export } = args;
+        let WatchArgs { config: _, source, judge, output, filter, export, names } = args;
         let Live { capture, network_namespace, timeout } = Live::new(source)?;
         if export.metrics_certificates > 0 && output.redact.contains(&RedactArg::Sni) {
             return Err(usage("--metrics-certificates shows server names, which --redact sni hides"));
         }
+        let names = if output.numeric { None } else { Some(Names::new(names)?) };
         Ok(Self {
             capture,
             network_namespace,
             timeout,
             judging: Judging::new(judge)?,
             output: Output::new(output)?,
-            filter: Filter::new(filter)?.without_kubernetes()?,
+            filter: if names.is_some() {
+                Filter::new(filter)?
+            } else {
+                Filter::new(filter)?.without_names()?
+            },
+            names,
             metrics: Metrics::new(&export)?,
             otlp: export.otlp.map(|text| collector(&text)).transpose()?,
         })
@@ -251,7 +276,7 @@ impl Top {
         let TopArgs { files, source, judge, color, time, redact, filter } = args;
         let filter = Filter::new(filter)?;
         let (source, filter) = if files.is_empty() {
-            (TopSource::Live(Live::new(source)?), filter.without_kubernetes()?)
+            (TopSource::Live(Live::new(source)?), filter.without_names()?)
         } else {
             (TopSource::Files(files), filter)
         };
@@ -267,11 +292,26 @@ impl Top {
                 fail_on: Vec::new(),
                 redaction: redaction(&redact),
                 summary: SummaryFormat::None,
+                aggregate: Vec::new(),
+                max_rate: None,
                 report: None,
             },
             filter,
             offset: if time == ClockArg::Local { clock::utc_offset() } else { 0 },
         })
+    }
+}
+
+impl Names {
+    fn new(args: NamesArgs) -> Result<Self, clap::Error> {
+        let NamesArgs { cri, kube_credentials } = args;
+        if cri.is_some() && !cfg!(feature = "cri") {
+            return Err(usage("--cri: this program was built without `cri`"));
+        }
+        if kube_credentials.is_some() && !cfg!(feature = "k8s") {
+            return Err(usage("--kube-credentials: this program was built without `k8s`"));
+        }
+        Ok(Self { cri, kube_credentials })
     }
 }
 
@@ -296,7 +336,7 @@ impl Replay {
             learn_first,
             judging: Judging::new(judge)?,
             output: Output::new(output)?,
-            filter: Filter::new(filter)?.without_kubernetes()?,
+            filter: Filter::new(filter)?.without_names()?,
         })
     }
 }
@@ -349,7 +389,7 @@ impl From<FormatArg> for Format {
 impl Fmt {
     /// As [`Watch::new`].
     pub fn new(args: FmtArgs) -> Result<Self, clap::Error> {
-        let FmtArgs { files, output, style, count, fail_on, summary, filter } = args;
+        let FmtArgs { files, merge, output, style, count, fail_on, summary, filter } = args;
         let raw = output == "json";
         let output = Output {
             style: self::style(&style),
@@ -359,10 +399,12 @@ impl Fmt {
             fail_on: self::fail_on(&fail_on),
             redaction: Redaction::default(),
             summary: summary.into(),
+            aggregate: Vec::new(),
+            max_rate: None,
             report: None,
             sink: sink(&output)?,
         };
-        Ok(Self { files, raw, output, filter: Filter::new(filter)? })
+        Ok(Self { files, raw, merge, output, filter: Filter::new(filter)? })
     }
 }
 
@@ -377,15 +419,29 @@ impl Report {
 
 impl Output {
     pub fn new(args: OutputArgs) -> Result<Self, clap::Error> {
-        // Names of addresses are not looked up yet, with or without `--numeric`.
-        let OutputArgs { output: format, all, count, style, numeric: _, fail_on, redact, summary, report } =
-            args;
+        // `--numeric` is for those who look names up: `replay` has nobody to ask.
+        let OutputArgs {
+            output: format,
+            all,
+            count,
+            style,
+            numeric: _,
+            fail_on,
+            redact,
+            summary,
+            aggregate,
+            max_rate,
+            report,
+        } = args;
+        let aggregate = aggregate.iter().map(|text| values::aggregate(text)).collect::<Result<_, _>>();
         Ok(Self {
             sink: sink(&format)?,
             style: self::style(&style),
             all,
             count,
             fail_on: self::fail_on(&fail_on),
+            aggregate: aggregate.map_err(usage)?,
+            max_rate,
             redaction: redaction(&redact),
             summary: summary.into(),
             report,
@@ -470,6 +526,7 @@ impl Filter {
             severity: Criterion { any: severities(args.severity)?, none: severities(args.not_severity)? },
             pod: Criterion { any: globs(args.pod), none: globs(args.not_pod) },
             namespace: Criterion { any: globs(args.namespace), none: globs(args.not_namespace) },
+            workload: Criterion { any: globs(args.workload), none: globs(args.not_workload) },
         })
     }
 
@@ -483,14 +540,20 @@ impl Filter {
         let named = |criterion: &Criterion<Glob>, name: Option<&str>| {
             criterion.accepts(|pattern| name.is_some_and(|name| pattern.matches_in_any_case(name)))
         };
+        let either = |criterion: &Criterion<Glob>, name: &dyn Fn(&Identity) -> Option<&str>| {
+            criterion.accepts(|pattern| {
+                entry.names.known().filter_map(name).any(|name| pattern.matches_in_any_case(name))
+            })
+        };
         self.verdict.accepts(|pattern| pattern.matches(&entry.verdict))
             && self.severity.accepts(|severity| *severity == entry.severity)
             && self.client.accepts(|network| network.contains(entry.client.ip()))
             && self.server.accepts(|network| network.contains(entry.server.ip()))
             && self.accepts_ports(entry)
             && named(&self.server_name, entry.server_name.as_deref())
-            && named(&self.pod, entry.pod.as_deref())
-            && named(&self.namespace, entry.namespace.as_deref())
+            && either(&self.pod, &|identity| identity.pod.as_deref())
+            && either(&self.namespace, &|identity| identity.namespace.as_deref())
+            && either(&self.workload, &|identity| Some(&*identity.workload.as_ref()?.name))
     }
 
     /// Connections that an engine has followed passed this already; saved lines have not.
@@ -499,13 +562,18 @@ impl Filter {
         self.ports.is_empty() || self.ports.iter().any(|ports| ends.iter().any(|port| ports.contains(port)))
     }
 
-    /// Refuses criteria that nothing could meet where the names of pods are not known.
-    fn without_kubernetes(self) -> Result<Self, clap::Error> {
-        let is_asked = |criterion: &Criterion<Glob>| !(criterion.any.is_empty() && criterion.none.is_empty());
-        if is_asked(&self.pod) || is_asked(&self.namespace) {
+    /// Whether a criterion is about names in a cluster.
+    pub fn asks_for_names(&self) -> bool {
+        let asks = |criterion: &Criterion<Glob>| !(criterion.any.is_empty() && criterion.none.is_empty());
+        [&self.pod, &self.namespace, &self.workload].into_iter().any(asks)
+    }
+
+    /// Refuses criteria that nothing could meet where names are not looked up.
+    fn without_names(self) -> Result<Self, clap::Error> {
+        if self.asks_for_names() {
             return Err(usage(
-                "--pod and --namespace need names that packets do not carry: only `tlstrace fmt` knows them, from \
-                 lines that have them",
+                "--pod, --namespace and --workload need names that packets do not carry: `tlstrace watch` looks them \
+                 up (not with -n), and `tlstrace fmt` takes lines that have them",
             ));
         }
         Ok(self)
@@ -576,11 +644,13 @@ pub(crate) fn usage(message: impl fmt::Display) -> clap::Error {
 #[cfg(test)]
 mod tests {
     use std::ffi::OsString;
+    use std::sync::Arc;
 
     use clap::Parser as _;
 
     use super::*;
-    use crate::cli::args::fold_not;
+    use crate::cli::args::{Command, fold_not};
+    use crate::names::{Ends, Workload};
 
     fn watch(line: &str) -> Result<Watch, clap::Error> {
         let words = ["tlstrace"].into_iter().chain(line.split_whitespace()).map(OsString::from);
@@ -609,6 +679,24 @@ mod tests {
         let entry = Entry { server_name: None, ..entry() };
         assert!(!watch("--sni *").unwrap().filter.accepts(&entry));
         assert!(watch("--not --sni *").unwrap().filter.accepts(&entry));
+    }
+
+    #[test]
+    fn names_are_those_of_either_end_and_a_replay_has_none() {
+        let pod = |pod: &str| {
+            let (pod, namespace) = (Some(pod.into()), Some("shop".into()));
+            let workload = Some(Workload { kind: "Deployment".into(), name: "web".into() });
+            Some(Arc::new(Identity { namespace, pod, workload, ..Identity::default() }))
+        };
+        let names = Ends { client: pod("web-7d9f-x"), server: pod("gateway-0") };
+        let entry = Entry { names, ..entry() };
+        let accepts = |line: &str| watch(line).unwrap().filter.accepts(&entry);
+        assert!(accepts("--pod web-*") && accepts("--pod gateway-* --namespace shop --workload web"));
+        assert!(!accepts("--pod api-*") && !accepts("--not --pod web-*"));
+        assert!(!watch("--pod *").unwrap().filter.accepts(&self::entry()), "who has no name is no pod");
+        let words = ["tlstrace", "replay", "a.pcap", "--pod", "x"].map(OsString::from);
+        let Some(Command::Replay(args)) = Args::try_parse_from(words).unwrap().command else { panic!() };
+        assert_eq!(Replay::new(args).unwrap_err().exit_code(), 2);
     }
 
     #[test]
@@ -641,8 +729,8 @@ mod tests {
             "--count 0",
             "--redact everything",
             "--otlp collector:4318",
-            "--pod shop-*",
-            "--not --namespace default",
+            "-n --pod shop-*",
+            "-n --not --namespace default",
         ] {
             let error = watch(line).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}: {error}");

@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::glob::Glob;
+
 /// `500ms`, `10s`, `2m`, `1h`; also with a fraction.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let error = || format!("`{text}` is not a duration such as 500ms, 10s, 2m or 1h");
@@ -21,6 +23,17 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         Ok(duration) if !duration.is_zero() => Ok(duration),
         _ => Err(error()),
     }
+}
+
+/// `ok=10s`: verdicts and a period.
+pub(super) fn aggregate(text: &str) -> Result<(Glob, Duration), String> {
+    let error = || format!("`{text}` is not a verdict (or pattern) and a period from 1s on, such as ok=10s");
+    let (pattern, period) = text.split_once('=').ok_or_else(error)?;
+    let period = duration(period)?;
+    if pattern.is_empty() || period < Duration::from_secs(1) {
+        return Err(error());
+    }
+    Ok((Glob::new(pattern), period))
 }
 
 /// `443,8000-8999`.

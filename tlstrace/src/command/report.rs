@@ -120,6 +120,8 @@ impl Reading {
                         self.lines.filtered += 1;
                     }
                 }
+                // Only counts: a report is about connections.
+                Ok(Saved::Aggregate(_)) => self.lines.filtered += 1,
                 Ok(Saved::Summary(value)) => {
                     let Some((hostname, totals)) = read_capture(&value) else { continue };
                     let capture = Capture { hostname, totals };

@@ -65,7 +65,7 @@ async fn show_live(settings: &Top, live: &Live, board: &Board) -> anyhow::Result
     let observer = Observer { locality: settings.judging.locality.clone(), ..Observer::default() };
     let (output, filter) = (settings.output.clone(), settings.filter.clone());
     let mut report = Report::with_sink(Box::new(board.clone()), output, filter, observer, &mut out);
-    let printing = run::Printing { report: &mut report, printer: &printer, exporter: None };
+    let printing = run::Printing { report: &mut report, printer: &printer, exporter: None, names: None };
 
     let display = Display::start(board.clone(), settings.output.style.colour, enough)?;
     let notices = QueuedNotices::to(board.clone()).context("cannot start a thread")?;
@@ -167,7 +167,7 @@ fn take_lines(input: &mut dyn BufRead, settings: &Top, board: &Board) -> io::Res
                 let (entry, details) = *saved;
                 board.lock().add(&entry, || details);
             }
-            Ok(Saved::Verdict(_) | Saved::Summary(_)) => {}
+            Ok(Saved::Verdict(_) | Saved::Aggregate(_) | Saved::Summary(_)) => {}
             Err(_) => {
                 let text = String::from_utf8_lossy(&line);
                 if !text.trim().is_empty() {

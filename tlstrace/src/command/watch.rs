@@ -9,11 +9,12 @@ use anyhow::Context as _;
 
 use super::{Exit, engine_settings, report};
 use crate::capture::{self, Capture, privilege};
-use crate::cli::settings::{Filter, Judging, Watch};
+use crate::cli::settings::{self, Filter, Judging, Watch};
 use crate::cli::{QueuedNotices, notice};
 use crate::engine::Engine;
 use crate::metrics::Metrics;
 use crate::metrics::server::{Endpoint, Exporter};
+use crate::names::{self, Names};
 use crate::otlp;
 use crate::outlet::{self, Outlet};
 use crate::report::{Export, Report};
@@ -28,6 +29,8 @@ pub(super) fn run(settings: Watch) -> anyhow::Result<Exit> {
         Endpoint::bind(address).with_context(|| format!("cannot serve metrics on {address}"))
     });
     let endpoint = endpoint.transpose()?;
+    // Pods come and go in the node's namespace.
+    let names = settings.names.as_ref().map(|sources| look_up(sources, &settings.filter)).transpose()?;
     let otlp = settings.otlp.as_ref().map(export).transpose()?;
     let destination = settings.output.report.as_deref().map(report::Destination::open).transpose()?;
     if let Some(namespace) = &settings.network_namespace {
@@ -35,7 +38,13 @@ pub(super) fn run(settings: Watch) -> anyhow::Result<Exit> {
     }
     // One thread: the engine is one, and the network namespace belongs to the thread.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("cannot start the tokio runtime")?.block_on(watch(settings, endpoint, otlp, destination))
+    runtime.context("cannot start the tokio runtime")?.block_on(watch(
+        settings,
+        endpoint,
+        otlp,
+        destination,
+        names,
+    ))
 }
 
 async fn watch(
@@ -43,9 +52,15 @@ async fn watch(
     endpoint: Option<Endpoint>,
     export: Option<Box<dyn Export>>,
     destination: Option<report::Destination>,
+    names: Option<Names>,
 ) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen()?;
     let mut engine = engine(&settings.filter, &settings.judging)?;
+    if let Some(names) = &names
+        && let Err(error) = names::follow_listeners(names.listeners())
+    {
+        log::info!("which processes listen is not known: {error:#}");
+    }
     let mut capture = start(settings.capture, notice)?;
     let certificates = settings.metrics.map_or(0, |metrics| metrics.certificates);
     let is_measured = endpoint.is_some() || export.is_some();
@@ -64,7 +79,12 @@ async fn watch(
         report.export_to(export);
     }
 
-    let printing = run::Printing { report: &mut report, printer: &printer, exporter: exporter.as_deref() };
+    let printing = run::Printing {
+        report: &mut report,
+        printer: &printer,
+        exporter: exporter.as_deref(),
+        names: names.as_ref(),
+    };
     let end = run::run(&mut capture, &mut engine, printing, &mut signals, settings.timeout).await?;
 
     let lost = printer.finish(outlet::PATIENCE);
@@ -84,6 +104,60 @@ async fn watch(
         _ if report.gate().has_failed() => Exit::FailOn,
         End::Signal | End::Timeout | End::Count | End::ClosedPipe => Exit::Done,
     })
+}
+
+/// Begins to find out which pods have which addresses: from the cluster, or else from the container runtime.
+fn look_up(sources: &settings::Names, filter: &Filter) -> anyhow::Result<Names> {
+    let names = Names::default();
+    let is_known = follow_cluster(sources, &names)? || follow_runtime(sources, &names)?;
+    if !is_known && filter.asks_for_names() {
+        notice(
+            "nobody knows names of pods here: there is neither a container runtime (--cri) nor a service account",
+        );
+    }
+    Ok(names)
+}
+
+/// Whether this is a pod that may ask. Who was told where to ask must not be left without an answer.
+#[cfg(feature = "k8s")]
+fn follow_cluster(sources: &settings::Names, names: &Names) -> anyhow::Result<bool> {
+    let is_asked = sources.kube_credentials.is_some();
+    let Some(cluster) = names::kubernetes::Cluster::find(sources.kube_credentials.clone()) else {
+        anyhow::ensure!(!is_asked, "--kube-credentials: no token there, or no KUBERNETES_SERVICE_HOST");
+        return Ok(false);
+    };
+    let address = cluster.address();
+    known_from(&address, is_asked, names::kubernetes::follow(cluster, names.clone()))
+}
+
+#[cfg(not(feature = "k8s"))]
+fn follow_cluster(_: &settings::Names, _: &Names) -> anyhow::Result<bool> {
+    Ok(false)
+}
+
+/// The same of the container runtime.
+#[cfg(feature = "cri")]
+fn follow_runtime(sources: &settings::Names, names: &Names) -> anyhow::Result<bool> {
+    let Some(socket) = sources.cri.clone().or_else(names::cri::find_socket) else { return Ok(false) };
+    let shown = socket.display().to_string();
+    known_from(&shown, sources.cri.is_some(), names::cri::follow(socket, names.clone()))
+}
+
+#[cfg(not(feature = "cri"))]
+fn follow_runtime(_: &settings::Names, _: &Names) -> anyhow::Result<bool> {
+    Ok(false)
+}
+
+#[cfg(any(feature = "cri", feature = "k8s"))]
+fn known_from(place: &str, is_asked: bool, result: anyhow::Result<()>) -> anyhow::Result<bool> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(error) if is_asked => Err(error.context(format!("no names of pods from {place}"))),
+        Err(error) => {
+            notice(format_args!("no names of pods from {place}: {error:#}"));
+            Ok(false)
+        }
+    }
 }
 
 /// An engine that keeps within the memory that the program may have.

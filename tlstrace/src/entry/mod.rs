@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use crate::engine::facts::ConnectionId;
 use crate::engine::timestamp::Timestamp;
+use crate::names::Ends;
 use crate::tls::fingerprint;
 use crate::verdict::{Confidence, EndedBy, Severity, Verdict};
 
@@ -36,8 +37,8 @@ pub struct Entry<'a> {
     pub client: SocketAddr,
     pub server: SocketAddr,
     pub server_name: Option<Cow<'a, str>>,
-    pub pod: Option<Cow<'a, str>>,
-    pub namespace: Option<Cow<'a, str>>,
+    /// Who both ends are, where that is known.
+    pub names: Ends,
     pub ended_by: Option<EndedBy>,
     /// The sentence.
     pub summary: Cow<'a, str>,
@@ -67,8 +68,7 @@ impl Entry<'static> {
             client: SocketAddr::from(([10, 1, 2, 3], 40_000)),
             server: SocketAddr::from(([192, 0, 2, 1], 8443)),
             server_name: None,
-            pod: None,
-            namespace: None,
+            names: Ends::default(),
             ended_by: None,
             summary: "".into(),
             connection: None,
@@ -122,8 +122,7 @@ impl<'a> Entry<'a> {
             client: facts.proxy.and_then(|header| header.source).unwrap_or(facts.client().address),
             server: facts.server().address,
             server_name: facts.server_name(),
-            pod: None,
-            namespace: None,
+            names: verdict.names.clone(),
             ended_by: verdict.ended_by,
             summary: (&*verdict.summary).into(),
             connection: Some(facts.connection),

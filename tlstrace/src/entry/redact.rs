@@ -42,6 +42,8 @@ impl Redaction {
         let mut secrets = Vec::new();
         let facts = Arc::make_mut(&mut verdict.facts);
         if self.clients {
+            // A pod's name tells more than its address.
+            verdict.names.client = None;
             hide_client(facts, &mut secrets);
         }
         if self.server_names {

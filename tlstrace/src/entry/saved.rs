@@ -6,18 +6,24 @@
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::{Detail, Details, Entry, Leaf, Timings};
+use crate::aggregate::{Aggregate, Quantiles};
 use crate::engine::facts::{ConnectionId, Role};
 use crate::engine::timestamp::Timestamp;
+use crate::names::{Ends, Identity, Process, Workload};
 use crate::verdict::{Confidence, EndedBy, EndedHow, Severity};
 
 /// A line that was read back.
 #[derive(Clone, Debug)]
 pub enum Saved {
     Verdict(Box<(Entry<'static>, Details<'static>)>),
+    /// An object of schema `tlstrace-aggregate/1`.
+    Aggregate(Box<Aggregate>),
     /// An object of schema `tlstrace-summary/1`.
     Summary(serde_json::Value),
 }
@@ -38,6 +44,7 @@ impl Saved {
             value => value,
         };
         match value.pointer("/tlstrace/schema").and_then(serde_json::Value::as_str) {
+            Some("tlstrace-aggregate/1") => Ok(Self::Aggregate(Box::new(aggregate(&value).ok_or(NotOurs)?))),
             Some("tlstrace-summary/1") => Ok(Self::Summary(value)),
             Some("tlstrace/1") => {
                 let line: Line = serde_json::from_value(value).map_err(|_| NotOurs)?;
@@ -46,6 +53,33 @@ impl Saved {
             _ => Err(NotOurs),
         }
     }
+}
+
+fn aggregate(value: &serde_json::Value) -> Option<Aggregate> {
+    let text = |pointer: &str| value.pointer(pointer)?.as_str();
+    let time = |pointer: &str| Timestamp::parse(text(pointer)?);
+    let micros = |pointer: &str| value.pointer(pointer)?.as_u64().map(Duration::from_micros);
+    let quantiles = || {
+        let [p50, p90, p99] =
+            ["p50", "p90", "p99"].map(|name| micros(&format!("/tlstrace/handshake_us/{name}")));
+        Some(Quantiles { p50: p50?, p90: p90?, p99: p99? })
+    };
+    let server = value.get("server").cloned().map(serde_json::from_value::<Endpoint>).transpose().ok()?;
+    Some(Aggregate {
+        start: time("/event/start")?,
+        end: time("/event/end")?,
+        verdict: text("/tlstrace/verdict")?.to_owned(),
+        severity: Severity::parse(text("/tlstrace/severity")?)?,
+        server: server.as_ref().map(|server| SocketAddr::new(server.ip, server.port)),
+        server_name: text("/tls/client/server_name").map(str::to_owned),
+        identity: server.and_then(|mut server| server.identity()),
+        count: value.pointer("/tlstrace/count")?.as_u64()?,
+        handshake: quantiles(),
+        is_suppressed: value
+            .pointer("/tlstrace/suppressed")
+            .and_then(serde_json::Value::as_bool)
+            .unwrap_or(false),
+    })
 }
 
 #[derive(Deserialize)]
@@ -64,6 +98,8 @@ struct Line {
 struct Endpoint {
     ip: IpAddr,
     port: u16,
+    k8s: Option<Kubernetes>,
+    process: Option<ProcessFields>,
 }
 
 #[derive(Default, Deserialize)]
@@ -133,10 +169,14 @@ struct Capture {
     complete: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Kubernetes {
     pod: Option<Named>,
     namespace: Option<Named>,
+    container: Option<Named>,
+    workload: Option<WorkloadFields>,
+    node: Option<Named>,
+    service: Option<Named>,
 }
 
 #[derive(Deserialize)]
@@ -144,14 +184,56 @@ struct Named {
     name: String,
 }
 
+#[derive(Deserialize)]
+struct WorkloadFields {
+    kind: String,
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct ProcessFields {
+    pid: u32,
+    name: String,
+}
+
+impl Endpoint {
+    fn identity(&mut self) -> Option<Arc<Identity>> {
+        let process = self.process.take();
+        let process = process.map(|process| Process { pid: process.pid, command: cut(process.name).into() });
+        let identity = Identity { process, ..self.k8s.take().unwrap_or_default().into() };
+        (!identity.is_empty()).then(|| Arc::new(identity))
+    }
+}
+
+impl From<Kubernetes> for Identity {
+    fn from(fields: Kubernetes) -> Self {
+        let name = |named: Option<Named>| named.map(|named| cut(named.name).into());
+        Self {
+            namespace: name(fields.namespace),
+            pod: name(fields.pod),
+            container: name(fields.container),
+            workload: fields.workload.map(|workload| Workload {
+                kind: cut(workload.kind).into(),
+                name: cut(workload.name).into(),
+            }),
+            node: name(fields.node),
+            service: name(fields.service),
+            process: None,
+        }
+    }
+}
+
 impl Line {
     /// `None` if a time or a severity is none.
-    fn into_entry(self) -> Option<(Entry<'static>, Details<'static>)> {
+    fn into_entry(mut self) -> Option<(Entry<'static>, Details<'static>)> {
         let Trace { verdict, severity, confidence, summary, evidence, warnings, alternatives, .. } =
             self.tlstrace;
         let severity = Severity::parse(&severity)?;
-        let k8s = self.k8s.unwrap_or(Kubernetes { pod: None, namespace: None });
-        let name = |named: Option<Named>| named.map(|named| Cow::from(cut(named.name)));
+        let mut names = Ends { client: self.client.identity(), server: self.server.identity() };
+        // A line may say of which pod it is without saying which end that is.
+        if names == Ends::default() {
+            names.server = self.k8s.map(|fields| Arc::new(fields.into()));
+        }
         let is_failure = severity > Severity::Info;
         let entry = Entry {
             time: Timestamp::parse(&self.timestamp)?,
@@ -161,8 +243,7 @@ impl Line {
             client: SocketAddr::new(self.client.ip, self.client.port),
             server: SocketAddr::new(self.server.ip, self.server.port),
             server_name: self.tls.client.server_name.map(cut).map(Cow::from),
-            pod: name(k8s.pod),
-            namespace: name(k8s.namespace),
+            names,
             ended_by: self.tlstrace.ended_by.as_ref().and_then(Ended::parse),
             summary: summary.into(),
             connection: self

@@ -7,8 +7,10 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use super::aggregate::sentence;
 use super::json::Json;
 use super::{Observer, Sink};
+use crate::aggregate::Aggregate;
 use crate::engine::timestamp::Timestamp;
 use crate::verdict::{Severity, Verdict};
 
@@ -34,6 +36,13 @@ struct Fields<'a> {
 }
 
 #[derive(Serialize)]
+struct AggregateFields {
+    severity: &'static str,
+    message: String,
+    time: String,
+}
+
+#[derive(Serialize)]
 struct Labels<'a> {
     verdict: &'a str,
     blame: &'static str,
@@ -50,11 +59,7 @@ impl Fields<'_> {
     fn of(verdict: &Verdict) -> Fields<'_> {
         let connection = verdict.facts.connection;
         Fields {
-            severity: match verdict.severity {
-                Severity::Info => "INFO",
-                Severity::Warning => "WARNING",
-                Severity::Error => "ERROR",
-            },
+            severity: severity(verdict.severity),
             message: format!("{}: {}", verdict.id, verdict.summary),
             time: Timestamp::to_string(&verdict.time()),
             insert_id: format!("{connection}-{}", verdict.revision),
@@ -74,10 +79,42 @@ impl Sink for Gcp {
         self.object.clear();
         serde_json::to_writer(&mut self.line, &Fields::of(verdict))?;
         self.json.emit(verdict, observer, &mut self.object)?;
-        // Two objects become one: `{a}` and `{b}` are `{a,b}`.
+        self.write_joined(out)
+    }
+
+    fn aggregate(
+        &mut self,
+        aggregate: &Aggregate,
+        observer: &Observer,
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        self.line.clear();
+        self.object.clear();
+        let fields = AggregateFields {
+            severity: severity(aggregate.severity),
+            message: format!("{}: {}", aggregate.verdict, sentence(aggregate)),
+            time: aggregate.end.to_string(),
+        };
+        serde_json::to_writer(&mut self.line, &fields)?;
+        self.json.aggregate(aggregate, observer, &mut self.object)?;
+        self.write_joined(out)
+    }
+}
+
+impl Gcp {
+    /// Two objects become one: `{a}` and `{b}` are `{a,b}`.
+    fn write_joined(&self, out: &mut dyn Write) -> io::Result<()> {
         let joined = self.line.strip_suffix(b"}").zip(self.object.strip_prefix(b"{"));
         let (fields, object) = joined.ok_or(io::ErrorKind::InvalidData)?;
         let line = [fields, b",", object].concat();
         out.write_all(&line)
+    }
+}
+
+const fn severity(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Info => "INFO",
+        Severity::Warning => "WARNING",
+        Severity::Error => "ERROR",
     }
 }

@@ -6,16 +6,19 @@ use std::fmt::Display;
 use std::hash::Hash;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use serde::ser::SerializeSeq;
 use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use crate::aggregate::Aggregate;
 use crate::engine::facts::{HandshakeFacts, How};
 use crate::engine::locality::Direction;
 use crate::engine::segment;
 use crate::engine::timestamp::{Civil, Timestamp};
 use crate::entry::Timings;
+use crate::names::Identity;
 use crate::tls::certificate::{Certificate, CertificateChain};
 use crate::tls::client_hello::ClientHello;
 use crate::tls::codepoints::{AlertLevel, ProtocolVersion};
@@ -23,7 +26,7 @@ use crate::tls::fingerprint;
 use crate::verdict::{Alternative, EndedHow, Evidence, Severity, Verdict, words};
 
 use super::rendered::Rendered;
-use super::{Observer, Sink};
+use super::{Observer, Sink, aggregate};
 
 /// The JSON format.
 #[derive(Default)]
@@ -69,6 +72,18 @@ impl Sink for Json {
         self.line.push(b'\n');
         out.write_all(&self.line)
     }
+
+    fn aggregate(
+        &mut self,
+        aggregate: &Aggregate,
+        observer: &Observer,
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        self.line.clear();
+        serde_json::to_writer(&mut self.line, &aggregate::Object::of(aggregate, observer))?;
+        self.line.push(b'\n');
+        out.write_all(&self.line)
+    }
 }
 
 /// Parts of a line that other lines share.
@@ -107,13 +122,16 @@ struct Line<'a> {
     #[serde(rename = "@timestamp", serialize_with = "display")]
     timestamp: Timestamp,
     event: Event,
-    client: Endpoint,
-    server: Endpoint,
+    client: Endpoint<'a>,
+    server: Endpoint<'a>,
     network: Network,
     #[serde(skip_serializing_if = "ObserverFields::is_empty")]
     observer: ObserverFields<'a>,
     tls: Tls<'a>,
     tlstrace: Trace<'a>,
+    /// Of the end that the line is filed under.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    k8s: Option<Kubernetes<'a>>,
 }
 
 #[derive(Serialize)]
@@ -124,11 +142,49 @@ struct Event {
 }
 
 #[derive(Serialize)]
-struct Endpoint {
+struct Endpoint<'a> {
     ip: IpAddr,
     port: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     nat: Option<Translated>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    k8s: Option<Kubernetes<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    process: Option<Process<'a>>,
+}
+
+/// Names of one end, nested as in the semantic conventions of OpenTelemetry.
+#[derive(Serialize)]
+pub(super) struct Kubernetes<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pod: Option<Named<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<Named<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container: Option<Named<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    workload: Option<Workload<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<Named<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<Named<'a>>,
+}
+
+#[derive(Serialize)]
+struct Named<'a> {
+    name: &'a str,
+}
+
+#[derive(Serialize)]
+struct Workload<'a> {
+    kind: &'a str,
+    name: &'a str,
+}
+
+#[derive(Serialize)]
+struct Process<'a> {
+    pid: u32,
+    name: &'a str,
 }
 
 /// An endpoint behind a translation of addresses.
@@ -409,6 +465,7 @@ struct Capture {
 impl<'a> Line<'a> {
     fn of(verdict: &'a Verdict, observer: &'a Observer, parts: &Parts<'a>) -> Self {
         let facts = &*verdict.facts;
+        let names = &verdict.names;
         let (client, server) = (facts.client().address.ip(), facts.server().address.ip());
         // Where nothing is known to be local, the hook knows at least which way packets went.
         let direction = observer.locality.direction(client, server).or(match facts.direction {
@@ -419,15 +476,17 @@ impl<'a> Line<'a> {
         Self {
             timestamp: verdict.time(),
             event: Event {
-                outcome: verdict.outcome(),
+                outcome: outcome(verdict.severity, verdict.id),
                 duration: nanos(verdict.time().since(facts.first_seen)),
             },
             client: match facts.proxy.and_then(|header| header.source) {
                 // What is translated is the load balancer's address.
-                Some(inner) => Endpoint::of(inner, None),
-                None => Endpoint::of(facts.client().address, facts.client().translated),
+                Some(inner) => Endpoint::of(inner, None, names.client.as_deref()),
+                None => {
+                    Endpoint::of(facts.client().address, facts.client().translated, names.client.as_deref())
+                }
             },
-            server: Endpoint::of(facts.server().address, facts.server().translated),
+            server: Endpoint::of(facts.server().address, facts.server().translated, names.server.as_deref()),
             network: Network {
                 kind: if facts.server().address.is_ipv4() { "ipv4" } else { "ipv6" },
                 direction: direction.map(Direction::as_str),
@@ -438,17 +497,40 @@ impl<'a> Line<'a> {
             },
             tls: Tls::of(facts, parts),
             tlstrace: Trace::of(verdict, parts),
+            k8s: names.subject().and_then(Kubernetes::of),
         }
     }
 }
 
-impl Endpoint {
-    fn of(address: SocketAddr, translated: Option<SocketAddr>) -> Self {
+impl<'a> Endpoint<'a> {
+    fn of(address: SocketAddr, translated: Option<SocketAddr>, identity: Option<&'a Identity>) -> Self {
+        let process = identity.and_then(|identity| identity.process.as_ref());
         Self {
             ip: address.ip(),
             port: address.port(),
             nat: translated.map(|address| Translated { ip: address.ip(), port: address.port() }),
+            k8s: identity.and_then(Kubernetes::of),
+            process: process.map(|process| Process { pid: process.pid, name: &process.command }),
         }
+    }
+}
+
+impl<'a> Kubernetes<'a> {
+    /// `None` if nothing is known.
+    pub(super) fn of(identity: &'a Identity) -> Option<Self> {
+        let Identity { namespace, pod, container, workload, node, service, process: _ } = identity;
+        let named = |name: &'a Option<Arc<str>>| name.as_deref().map(|name| Named { name });
+        let is_known = pod.is_some() || service.is_some() || node.is_some();
+        is_known.then(|| Self {
+            pod: named(pod),
+            namespace: named(namespace),
+            container: named(container),
+            workload: workload
+                .as_ref()
+                .map(|workload| Workload { kind: &workload.kind, name: &workload.name }),
+            node: named(node),
+            service: named(service),
+        })
     }
 }
 
@@ -788,13 +870,11 @@ fn display_option<T: Display, S: Serializer>(value: &Option<T>, serializer: S) -
     }
 }
 
-impl Verdict {
-    /// `success`, `failure` or `unknown`.
-    fn outcome(&self) -> &'static str {
-        match (self.severity, self.id) {
-            (_, "ok") => "success",
-            (Severity::Info, _) => "unknown",
-            (Severity::Warning | Severity::Error, _) => "failure",
-        }
+/// `success`, `failure` or `unknown`.
+pub(super) fn outcome(severity: Severity, verdict: &str) -> &'static str {
+    match (severity, verdict) {
+        (_, "ok") => "success",
+        (Severity::Info, _) => "unknown",
+        (Severity::Warning | Severity::Error, _) => "failure",
     }
 }

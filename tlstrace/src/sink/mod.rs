@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod aggregate;
 mod clean;
 mod fold;
 mod gcp;
@@ -12,6 +13,7 @@ mod text;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
+use crate::aggregate::Aggregate;
 use crate::engine::locality::Locality;
 use crate::engine::timestamp::Timestamp;
 use crate::summary::CaptureTotals;
@@ -24,6 +26,16 @@ pub use text::Text;
 pub trait Sink {
     /// Writes one verdict, as seen by `observer`, or keeps it back for later. Does not flush.
     fn emit(&mut self, verdict: &Verdict, observer: &Observer, out: &mut dyn Write) -> io::Result<()>;
+
+    /// Writes what stands for many verdicts, where there are lines. Does not flush.
+    fn aggregate(
+        &mut self,
+        _aggregate: &Aggregate,
+        _observer: &Observer,
+        _out: &mut dyn Write,
+    ) -> io::Result<()> {
+        Ok(())
+    }
 
     /// When [`Sink::advance_to`] will have something to write.
     fn deadline(&self) -> Option<Timestamp> {

@@ -5,13 +5,17 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
+use std::sync::Arc;
 
 use anstyle::{AnsiColor, Style as Ansi};
 
+use crate::aggregate::Aggregate;
 use crate::engine::timestamp::{Civil, Timestamp};
 use crate::entry::{Details, Entry};
+use crate::names::Identity;
 use crate::verdict::{Confidence, Severity, Verdict};
 
+use super::aggregate::{destination, sentence};
 use super::clean::Clean;
 use super::fold::{Folded, Folds};
 use super::{Observer, Sink, Style, TimeFormat};
@@ -76,6 +80,24 @@ impl Text {
         if self.style.verbose {
             self.compose_details(&details()).map_err(io::Error::other)?;
         }
+        out.write_all(self.lines.as_bytes())
+    }
+
+    /// Writes what stands for many verdicts.
+    pub fn show_aggregate(&mut self, aggregate: &Aggregate, out: &mut dyn Write) -> io::Result<()> {
+        let row = Row {
+            at: aggregate.end,
+            severity: aggregate.severity,
+            verdict: Clean(&aggregate.verdict).to_string(),
+            client: String::new(),
+            client_ip: String::new(),
+            server: String::new(),
+            ended: String::new(),
+            remark: String::new(),
+            sentence: sentence(aggregate),
+        };
+        self.lines.clear();
+        self.compose(&row, &destination(aggregate), "").map_err(io::Error::other)?;
         out.write_all(self.lines.as_bytes())
     }
 
@@ -177,6 +199,15 @@ impl Sink for Text {
         self.show(&Entry::of(verdict), || Details::of(verdict), out)
     }
 
+    fn aggregate(
+        &mut self,
+        aggregate: &Aggregate,
+        _observer: &Observer,
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        self.show_aggregate(aggregate, out)
+    }
+
     fn deadline(&self) -> Option<Timestamp> {
         self.deadline()
     }
@@ -202,16 +233,27 @@ impl Row {
             None if entry.revision > 0 => remarks.push("revised".to_owned()),
             None => {}
         }
+        let name = |identity: &Option<Arc<Identity>>| {
+            let name = identity.as_ref().map(|identity| Clean(&identity.to_string()).to_string());
+            name.filter(|name| !name.is_empty())
+        };
+        let (client, server) = (name(&entry.names.client), name(&entry.names.server));
+        let client = client.as_ref();
+        // Both kinds of address print IPv6 in brackets where a port follows.
+        let server = server.map(|name| format!("{name}:{}", entry.server.port()));
+        let mut listener = vec![server.unwrap_or_else(|| entry.server.to_string())];
+        let process = entry.names.server.as_ref().and_then(|identity| identity.process.as_ref());
+        listener.extend(process.map(|process| format!("{}[{}]", Clean(&process.command), process.pid)));
         Self {
             at: entry.time,
             severity: entry.severity,
             verdict: Clean(&entry.verdict).to_string(),
-            // Both kinds of address print IPv6 in brackets where a port follows.
-            client: entry.client.to_string(),
-            client_ip: entry.client.ip().to_string(),
+            client: client
+                .map_or_else(|| entry.client.to_string(), |name| format!("{name}:{}", entry.client.port())),
+            client_ip: client.map_or_else(|| entry.client.ip().to_string(), ToString::to_string),
             server: match &entry.server_name {
-                Some(name) => format!("{} ({})", Clean(name), entry.server),
-                None => entry.server.to_string(),
+                Some(name) => format!("{} ({})", Clean(name), listener.join(", ")),
+                None => listener.join(" "),
             },
             ended: entry
                 .ended_by
@@ -336,6 +378,33 @@ mod tests {
             ..entry(Duration::from_millis(1_500))
         };
         insta::assert_snapshot!(shown(PLAIN, &[entry(Duration::ZERO), ok, entry(Duration::from_secs(2))]));
+    }
+
+    #[test]
+    fn names_stand_for_addresses_and_keep_the_port() {
+        let named = |identity: Identity| Some(Arc::new(identity));
+        let [namespace, pod, service, node] =
+            ["shop", "web-7d9f-x", "web", "gke-1"].map(|name| Some(name.into()));
+        let pod = Identity { namespace: namespace.clone(), pod, ..Identity::default() };
+        let service = Identity { namespace, service, ..Identity::default() };
+        let process = Some(crate::names::Process { pid: 7, command: "envoy\u{1b}".into() });
+        let process = Identity { process, ..Identity::default() };
+        let node = Identity { node, ..Identity::default() };
+        let entry = |client: Identity, server: Identity, server_name: Option<&'static str>| Entry {
+            names: crate::names::Ends { client: named(client), server: named(server) },
+            server_name: server_name.map(Into::into),
+            ..entry(Duration::ZERO)
+        };
+        let name = Some("api.example.com");
+        insta::assert_snapshot!(shown(
+            PLAIN,
+            &[
+                entry(pod.clone(), service.clone(), None),
+                entry(node, pod, name),
+                entry(service, process.clone(), None),
+                entry(Identity::default(), process, name),
+            ]
+        ));
     }
 
     #[test]

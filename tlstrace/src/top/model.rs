@@ -204,8 +204,8 @@ impl Failure {
             clients: Some(1),
             recent: Vec::new(),
             ja4: entry.ja4.as_deref().map(clean),
-            pod: entry.pod.as_deref().map(clean),
-            namespace: entry.namespace.as_deref().map(clean),
+            pod: entry.names.subject().and_then(|subject| subject.pod.as_deref()).map(clean),
+            namespace: entry.names.subject().and_then(|subject| subject.namespace.as_deref()).map(clean),
             summary: clean(&entry.summary),
             explained: Arc::new(explained),
         }

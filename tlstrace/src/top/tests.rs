@@ -171,12 +171,13 @@ fn no_size_is_too_small() {
 fn hostile_texts_are_shown_and_do_nothing() {
     let hostile = "\u{1b}]0;x\u{7}\r\n\u{9b}2J\u{202e}evil";
     let mut state = State::new(0);
+    let pod = crate::names::Identity { pod: Some(hostile.into()), ..crate::names::Identity::default() };
     let entry = Entry {
         verdict: hostile.into(),
         server_name: Some(hostile.into()),
         summary: hostile.into(),
         ja4: Some(hostile.into()),
-        pod: Some(hostile.into()),
+        names: crate::names::Ends { client: None, server: Some(std::sync::Arc::new(pod)) },
         certificate: Some(Leaf { subject: hostile.into(), not_after: at(0).as_secs().cast_signed() }),
         ..failure("", 0, GATEWAY)
     };

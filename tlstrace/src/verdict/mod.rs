@@ -21,6 +21,7 @@ use crate::engine::history::ListenerHistory;
 use crate::engine::resets::LocalReset;
 use crate::engine::timestamp::Timestamp;
 use crate::engine::tls13::Exchange;
+use crate::names::Ends;
 use crate::tls::certificate::CertificateChain;
 use crate::tls::client_hello::ServerName;
 
@@ -156,6 +157,8 @@ pub struct Verdict {
     /// The id of the verdict that this one replaces, on the same connection.
     pub replaces: Option<&'static str>,
     pub facts: Arc<HandshakeFacts>,
+    /// Who both ends are; whoever prints the verdict looks that up.
+    pub names: Ends,
 }
 
 /// What the rules are asked about.
@@ -303,6 +306,7 @@ impl Verdict {
             revision: 0,
             replaces: None,
             facts,
+            names: Ends::default(),
         }
     }
 

@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a test panics where something is not as it says")]
 
 mod conditions;
+mod containerd;
 mod doctor;
 mod faults;
 mod frame;
@@ -18,6 +19,7 @@ mod live_replay;
 mod loss;
 mod matrix;
 mod metrics;
+mod names;
 mod namespaces;
 mod neighbours;
 #[cfg(feature = "otlp")]

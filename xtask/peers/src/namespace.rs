@@ -35,6 +35,12 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// The namespace that a process is in.
+    pub fn of_process(pid: u32) -> Result<Self> {
+        let path = format!("/proc/{pid}/ns/net");
+        Ok(Self { file: File::open(&path).with_context(|| format!("cannot open {path}"))? })
+    }
+
     /// Runs `work` on a thread inside the namespace. A socket made there stays there, whichever thread uses it later.
     ///
     /// # Panics
