@@ -37,7 +37,9 @@ const TABLE: usize = 1024;
 /// Most of the memory that an open connection takes whose buffers are empty.
 const CONNECTION: usize = 4 * KIB;
 /// What an engine may hold beside its table and its history: buffers, parsed messages, certificates, what was said.
-const BESIDE: usize = 100 * MIB;
+const BESIDE: usize = 36 * MIB;
+/// [`Settings::max_weight`].
+const WEIGHT: usize = 16 * MIB;
 
 const SYN: u8 = TcpFlags::SYN;
 const ACK: u8 = TcpFlags::ACK;
@@ -63,7 +65,7 @@ fn a_flood_that_pushes_out_innocent_connections_makes_nobody_say_what_is_not_so(
     let mut world = World::new();
     let mut attacker = 0;
     let innocents = world.play_innocents(3, |world| {
-        for _ in 0..2 * TABLE {
+        for _ in 0..TABLE + 1 {
             attacker += 1;
             let mut flow = Flow::new(spoofed(attacker), SERVER);
             world.send(&mut flow, Side::Client, SYN, &[]);
@@ -104,7 +106,7 @@ fn buffers_are_bounded_over_all_connections() {
         world.connect(flow);
         world.send(flow, Side::Client, ACK, &first);
     }
-    for _ in 0..6 {
+    for _ in 0..3 {
         for flow in &mut flows {
             world.send(flow, Side::Client, ACK, &more);
         }
@@ -310,7 +312,7 @@ fn a_client_that_makes_up_names_does_not_make_a_listener_forgotten_nor_metrics_g
     };
     (0..4).for_each(|client| known(&mut world, client));
     let series = world.series();
-    for number in 0..4_000usize {
+    for number in 0..3_000usize {
         let name = format!("{number:x}.made-up.example");
         let listener = if number % 2 == 0 { gateway } else { listener(1 + number % 1500, 443) };
         let mut flow = Flow::new(spoofed(number), listener);
@@ -332,8 +334,8 @@ fn a_client_that_makes_up_names_does_not_make_a_listener_forgotten_nor_metrics_g
 #[test]
 fn servers_that_show_a_new_chain_for_every_name_do_not_fill_the_memory() {
     let mut world = World::new();
-    let certificate = with_names(&der(0x30, &der(0x82, &[b'a'; 200]).repeat(64)));
-    for number in 0..3_000u32 {
+    let certificate = with_names(&der(0x30, &der(0x82, &[b'a'; 240]).repeat(250)));
+    for number in 0..500u32 {
         let place = number as usize;
         let mut flow = Flow::new(spoofed(place), listener(place % 100, 443));
         let hello = client_hello(&[server_name(format!("{number:x}.example").as_bytes())]);
@@ -344,7 +346,7 @@ fn servers_that_show_a_new_chain_for_every_name_do_not_fill_the_memory() {
         world.finish_handshake(&mut flow);
     }
     world.among_innocents(1, |_| {});
-    world.takes_at_most(64 * MIB);
+    world.takes_at_most(BESIDE);
 }
 
 #[test]
@@ -442,7 +444,8 @@ impl World {
         let alone = alone();
         let style = Style { verbose: true, ..Style::default() };
         let sinks = SINKS.iter().map(|kind| (kind.open)(style)).collect();
-        let engine = Engine::new(Settings { max_connections: TABLE, ..Settings::default() });
+        let engine =
+            Engine::new(Settings { max_connections: TABLE, max_weight: WEIGHT, ..Settings::default() });
         Self {
             engine,
             now: 1_800_000_000_000_000_000,

@@ -108,7 +108,7 @@ fn fuzz(folder: &Path, target: &str, corpora: &[&Path], options: &[&str]) -> Res
 fn keep(folder: &Path, target: &str, work: &Path, corpus: &Path) -> Result<()> {
     let merged = folder.join("work").join(format!(".{target}"));
     fs::create_dir_all(&merged)?;
-    fuzz(folder, target, &[&merged, corpus, work], &["-merge=1"])?;
+    fuzz(folder, target, &[&merged, corpus, work], &["-set_cover_merge=1"])?;
     fs::remove_dir_all(corpus)?;
     fs::create_dir_all(corpus)?;
     let mut inputs =

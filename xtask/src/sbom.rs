@@ -1,4 +1,4 @@
-//! `cargo xtask sbom`: what is in the binary, as a CycloneDX bill of materials.
+//! `cargo xtask sbom`: what is in the binary, as a `CycloneDX` bill of materials.
 //!
 //! <https://cyclonedx.org/docs/1.5/json/>. Names, versions and licences are from `cargo metadata`, checksums from `Cargo.lock`.
 
@@ -42,8 +42,9 @@ fn bill(metadata: &Value, checksums: &BTreeMap<(String, String), String>) -> Opt
         let package = packages.get(id)?;
         let (name, version) = (package["name"].as_str()?, package["version"].as_str()?);
         let mut component = json!({"type": "library", "name": name, "version": version});
-        component["bom-ref"] = json!(id);
-        component["purl"] = json!(format!("pkg:cargo/{name}@{version}"));
+        let purl = format!("pkg:cargo/{name}@{version}");
+        component["bom-ref"] = json!(purl);
+        component["purl"] = json!(purl);
         if let Some(license) = package["license"].as_str() {
             // The slash of older manifests is no SPDX operator.
             component["licenses"] = json!([{"expression": license.replace('/', " OR ")}]);
