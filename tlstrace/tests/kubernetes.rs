@@ -320,7 +320,7 @@ impl Api {
 
     /// The next request for a list or a watch.
     fn expect(&self, path: &str) -> Request {
-        self.requests[path].recv_timeout(Duration::from_secs(60)).unwrap()
+        self.requests[path].recv_timeout(Duration::from_mins(1)).unwrap()
     }
 }
 
@@ -369,7 +369,7 @@ async fn give(
         }
     }
     // The test is over.
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 impl Request {
