@@ -65,7 +65,7 @@ fn a_flood_that_pushes_out_innocent_connections_makes_nobody_say_what_is_not_so(
     let mut world = World::new();
     let mut attacker = 0;
     let innocents = world.play_innocents(3, |world| {
-        for _ in 0..TABLE + 1 {
+        for _ in 0..=TABLE {
             attacker += 1;
             let mut flow = Flow::new(spoofed(attacker), SERVER);
             world.send(&mut flow, Side::Client, SYN, &[]);

@@ -131,6 +131,7 @@ fn follow_cluster(sources: &settings::Names, names: &Names) -> anyhow::Result<bo
 }
 
 #[cfg(not(feature = "k8s"))]
+#[expect(clippy::unnecessary_wraps, reason = "the feature may fail")]
 fn follow_cluster(_: &settings::Names, _: &Names) -> anyhow::Result<bool> {
     Ok(false)
 }
@@ -144,6 +145,7 @@ fn follow_runtime(sources: &settings::Names, names: &Names) -> anyhow::Result<bo
 }
 
 #[cfg(not(feature = "cri"))]
+#[expect(clippy::unnecessary_wraps, reason = "the feature may fail")]
 fn follow_runtime(_: &settings::Names, _: &Names) -> anyhow::Result<bool> {
     Ok(false)
 }
