@@ -6,10 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use tlstrace_peers::{Family, Namespace, Pair, Process, link};
+use rustls::{ALL_VERSIONS, StreamOwned};
+use serde_json::Value;
+use tlstrace_peers::{
+    Family, Identity, Namespace, Pair, Process, Service, connect_from, link, rustls_client, rustls_server,
+    terminate_tls,
+};
 
 use crate::guest::{FOREIGN_FILTER, tc};
-use crate::live::{Live, NAME, PATIENCE, PORT, watch_json};
+use crate::live::{Live, NAME, PATIENCE, PORT, echo, watch_json};
 
 #[test]
 #[ignore = "needs root"]
@@ -73,6 +78,36 @@ fn quic_is_recognised_and_named_as_what_is_not_read() {
     live.stop();
     let summary = live.watch.stderr.rest(PATIENCE).unwrap().join("\n");
     assert!(summary.contains("not read: 1 packets of QUIC"), "{summary}");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn what_a_tunnel_carries_is_counted_outside_and_judged_on_its_own_interface() {
+    let pair = Pair::new().unwrap();
+    let (client, server) = (Family::Ipv4.address(88, 1), Family::Ipv4.address(88, 2));
+    let [near, far] =
+        [Pair::client_address(Family::Ipv4), Pair::server_address(Family::Ipv4)].map(|ip| ip.to_string());
+    for (host, device, local, remote, address) in [
+        (&pair.client, Pair::CLIENT_INTERFACE, &near, &far, client),
+        (&pair.server, Pair::SERVER_INTERFACE, &far, &near, server),
+    ] {
+        let vxlan =
+            ["type", "vxlan", "id", "42", "dev", device, "local", local, "remote", remote, "dstport", "4789"];
+        host.ip(&[&["link", "add", "vxlan0"], &vxlan[..]].concat()).unwrap();
+        host.configure("vxlan0", address).unwrap();
+    }
+    let identity = Identity::issue(&[NAME]).unwrap();
+    let config = rustls_server(&identity, ALL_VERSIONS).unwrap();
+    let _server = Service::start(&pair.server, PORT, move |stream| terminate_tls(stream, &config)).unwrap();
+    let mut outside = watch_json(&pair.server, &["-i", Pair::SERVER_INTERFACE]);
+    let mut inside = watch_json(&pair.server, &["-i", "vxlan0"]);
+
+    let stream = connect_from(&pair.client, (client, 0).into(), (server, PORT).into()).unwrap();
+    echo(&mut StreamOwned::new(rustls_client(&identity, ALL_VERSIONS, NAME).unwrap(), stream));
+    let verdict: Value = serde_json::from_str(&inside.stdout.next(PATIENCE).unwrap().text).unwrap();
+    assert_eq!(verdict.pointer("/tlstrace/verdict"), Some(&"ok".into()), "{verdict:#}");
+    let said = heartbeat(&mut outside);
+    assert!(said.contains("packets of tunnels (VXLAN") && said.contains("-i any"), "{said}");
 }
 
 #[test]

@@ -310,7 +310,8 @@ impl Session {
     fn start(family: Family, witness: impl FnOnce(&Pair, Family) -> Witness) -> Self {
         let pair = Pair::new().unwrap();
         let witness = witness(&pair, family);
-        Self { live: Live::on(pair, family, &[]), witness }
+        // A file knows no processes.
+        Self { live: Live::on(pair, family, &["--numeric"]), witness }
     }
 
     /// One connection from a port of its own, and its verdict.
@@ -372,7 +373,10 @@ impl Witness {
     }
 
     fn tap(pair: &Pair, _: Family) -> Self {
-        Self::Tap(watch_json(&pair.server, &["-i", Pair::SERVER_INTERFACE, "--attach", "packet"]))
+        Self::Tap(watch_json(
+            &pair.server,
+            &["-i", Pair::SERVER_INTERFACE, "--attach", "packet", "--numeric"],
+        ))
     }
 
     fn describe(&self) -> String {

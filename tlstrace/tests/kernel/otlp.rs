@@ -94,7 +94,7 @@ fn watch_to_collector(pair: &Pair) -> Process {
     let program = Path::new(env!("CARGO_BIN_EXE_tlstrace"));
     let collector = format!("http://{}:{PORT}", Pair::client_address(Family::Ipv4));
     let arguments =
-        ["-i", Pair::SERVER_INTERFACE, "-o", "json", "--not", "--verdict", "ok", "--otlp", &collector];
+        ["-n", "-i", Pair::SERVER_INTERFACE, "-o", "json", "--not", "--verdict", "ok", "--otlp", &collector];
     watch(
         &pair.server,
         program,
