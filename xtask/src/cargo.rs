@@ -1,7 +1,7 @@
 //! What the chores ask of cargo: to build something, and to say where it is.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
@@ -42,8 +42,13 @@ pub(crate) fn build(arguments: &[&str]) -> Result<Vec<Executable>> {
     Ok(messages.lines().filter_map(|line| executable(&serde_json::from_str(line).ok()?)).collect())
 }
 
+/// `binary`, or tlstrace as built now.
+pub(crate) fn tlstrace(binary: Option<&Path>) -> Result<PathBuf> {
+    binary.map_or_else(build_tlstrace, |file| Ok(file.to_owned()))
+}
+
 /// Builds tlstrace and returns its path.
-pub(crate) fn build_tlstrace() -> Result<PathBuf> {
+fn build_tlstrace() -> Result<PathBuf> {
     let executables = build(&["build", "--package", "tlstrace"])?;
     let tlstrace = executables.into_iter().find(|executable| executable.name == "tlstrace");
     Ok(tlstrace.context("cargo built no `tlstrace`")?.path)

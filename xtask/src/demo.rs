@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 use tlstrace_peers::{
     Family, Identity, Process, Routed, Service, close_after_client_hello, installed, openssl, rustls_server,
@@ -30,25 +30,19 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let tlstrace = match &args.binary {
-        Some(file) => file.clone(),
-        None => cargo::build_tlstrace()?,
-    };
+    let tlstrace = cargo::tlstrace(args.binary.as_deref())?;
     for program in ["openssl", "ip", "nsenter", "setpriv"] {
         ensure!(
             installed(program),
             "the demo needs `{program}` (Debian: apt-get install openssl iproute2 util-linux)"
         );
     }
-    match Privilege::acquire() {
-        Ok(Privilege::Root) => play(&tlstrace),
-        Ok(sudo @ Privilege::Sudo) => {
+    match Privilege::to_trace("the demo")? {
+        Privilege::Root => play(&tlstrace),
+        sudo @ Privilege::Sudo => {
             let this = std::env::current_exe()?;
             let failure = sudo.command(this).args(["demo", "--binary"]).arg(tlstrace).exec();
             Err(failure).context("cannot run sudo")
-        }
-        Err(obstacle) => {
-            bail!("the demo needs root to make network namespaces and to load BPF programs: {obstacle}")
         }
     }
 }

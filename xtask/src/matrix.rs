@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use tlstrace_peers::matrix::{self, Scope};
 
 use crate::cargo;
@@ -25,21 +25,15 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let tlstrace = match &args.binary {
-        Some(file) => file.clone(),
-        None => cargo::build_tlstrace()?,
-    };
-    match Privilege::acquire() {
-        Ok(Privilege::Root) => show(&tlstrace, args),
-        Ok(sudo @ Privilege::Sudo) => {
+    let tlstrace = cargo::tlstrace(args.binary.as_deref())?;
+    match Privilege::to_trace("the matrix")? {
+        Privilege::Root => show(&tlstrace, args),
+        sudo @ Privilege::Sudo => {
             let mut command = sudo.command(std::env::current_exe()?);
             command.args(["matrix", "--only", &args.only, "--binary"]).arg(tlstrace);
             command.args(args.wide.then_some("--wide"));
             let status = command.status().context("cannot run sudo")?;
             Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-        }
-        Err(obstacle) => {
-            bail!("the matrix needs root to make network namespaces and to load BPF programs: {obstacle}")
         }
     }
 }

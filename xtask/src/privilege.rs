@@ -26,6 +26,15 @@ impl Privilege {
         }
     }
 
+    /// [`Privilege::acquire`] for `what` ("the demo"), which makes network namespaces and loads BPF programs.
+    pub(crate) fn to_trace(what: &str) -> anyhow::Result<Self> {
+        Self::acquire().map_err(|obstacle| {
+            anyhow::anyhow!(
+                "{what} needs root to make network namespaces and to load BPF programs: {obstacle}"
+            )
+        })
+    }
+
     /// A command that runs `program` as root with this environment.
     pub(crate) fn command(self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         match self {

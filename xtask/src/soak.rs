@@ -40,20 +40,14 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let tlstrace = match &args.binary {
-        Some(file) => file.clone(),
-        None => cargo::build_tlstrace()?,
-    };
-    match Privilege::acquire() {
-        Ok(Privilege::Root) => soak(&tlstrace, args)?,
-        Ok(sudo @ Privilege::Sudo) => {
+    let tlstrace = cargo::tlstrace(args.binary.as_deref())?;
+    match Privilege::to_trace("the soak")? {
+        Privilege::Root => soak(&tlstrace, args)?,
+        sudo @ Privilege::Sudo => {
             let mut command = sudo.command(std::env::current_exe()?);
             command.args(["soak", "--minutes", &args.minutes.to_string(), "--rate", &args.rate.to_string()]);
             let status = command.arg("--binary").arg(tlstrace).status().context("cannot run sudo")?;
             ensure!(status.success(), "the soak failed");
-        }
-        Err(obstacle) => {
-            bail!("the soak needs root to make network namespaces and to load BPF programs: {obstacle}")
         }
     }
     Ok(ExitCode::SUCCESS)
