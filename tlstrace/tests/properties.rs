@@ -562,16 +562,19 @@ fn swap_neighbours(packets: &[Packet], choices: &mut Choices) -> Vec<Packet> {
     packets
 }
 
-/// Another interface sees every segment a little later.
+/// Another interface sees every segment a little later, and before anything that comes after a pause.
 fn see_twice(packets: &[Packet], choices: &mut Choices) -> Vec<Packet> {
     let mut result = Vec::new();
     let mut late: Vec<Packet> = Vec::new();
-    for packet in packets {
+    for (i, packet) in packets.iter().enumerate() {
         result.push(packet.clone());
         let mut copy = packet.clone();
         copy.header.interface += 1000;
         late.push(copy);
-        if choices.below(3) != 2 || packet.has(TcpFlags::SYN) {
+        let is_before_pause = packets.get(i + 1).is_some_and(|next| {
+            next.header.timestamp.since(packet.header.timestamp).as_nanos() >= u128::from(NEARBY)
+        });
+        if choices.below(3) != 2 || packet.has(TcpFlags::SYN) || is_before_pause {
             for mut copy in late.drain(..) {
                 copy.header.timestamp = packet.header.timestamp;
                 result.push(copy);
