@@ -10,6 +10,7 @@
     reason = "a call costs a BPF program more than the step, and hides the packet's bounds from the verifier"
 )]
 
+pub mod choice;
 pub mod config;
 pub mod encapsulation;
 pub mod event;

@@ -26,6 +26,8 @@ pub enum Skip {
     TooManyExtensionHeaders,
     /// No handshake can be under way in this flow: nothing began lately whose hash is the same.
     Established,
+    /// A connection begins that is left out by its ports or its server's address.
+    LeftOut,
     /// A segment without payload, of a flow that is not followed.
     NoPayload,
     /// The flow was followed, and enough of it has been seen.
@@ -40,7 +42,7 @@ pub enum Skip {
 
 impl Skip {
     /// All variants, in the order of their counters.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::NotIp,
         Self::NotTcp,
         Self::Quic,
@@ -50,6 +52,7 @@ impl Skip {
         Self::BadLength,
         Self::TooManyExtensionHeaders,
         Self::Established,
+        Self::LeftOut,
         Self::NoPayload,
         Self::Finished,
         Self::OtherInterface,
@@ -70,6 +73,7 @@ impl Skip {
             Self::BadLength => Counter::BadLength,
             Self::TooManyExtensionHeaders => Counter::TooManyExtensionHeaders,
             Self::Established => Counter::Established,
+            Self::LeftOut => Counter::LeftOut,
             Self::NoPayload => Counter::NoPayload,
             Self::Finished => Counter::Finished,
             Self::OtherInterface => Counter::OtherInterface,
@@ -102,6 +106,7 @@ pub enum Counter {
     BadLength,
     TooManyExtensionHeaders,
     Established,
+    LeftOut,
     NoPayload,
     Finished,
     OtherInterface,
@@ -131,7 +136,7 @@ pub enum Counter {
 
 impl Counter {
     /// All counters, in the order of their index.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::NotIp,
         Self::NotTcp,
         Self::Quic,
@@ -141,6 +146,7 @@ impl Counter {
         Self::BadLength,
         Self::TooManyExtensionHeaders,
         Self::Established,
+        Self::LeftOut,
         Self::NoPayload,
         Self::Finished,
         Self::OtherInterface,
@@ -170,6 +176,7 @@ impl Counter {
             Self::BadLength => "bad_length",
             Self::TooManyExtensionHeaders => "too_many_extension_headers",
             Self::Established => "established",
+            Self::LeftOut => "left_out",
             Self::NoPayload => "no_payload",
             Self::Finished => "finished",
             Self::OtherInterface => "other_interface",
@@ -200,6 +207,7 @@ impl Counter {
             Self::BadLength => "packets whose headers state an impossible length",
             Self::TooManyExtensionHeaders => "IPv6 packets with too many extension headers",
             Self::Established => "segments of connections without a handshake under way",
+            Self::LeftOut => "beginnings of connections that --port or --server leave out",
             Self::NoPayload => "segments without payload, of connections not followed",
             Self::Finished => "segments of connections of which enough was seen",
             Self::OtherInterface => "segments already seen on another interface",
@@ -241,7 +249,11 @@ impl Totals {
         let skipped = |reasons: &[Skip]| reasons.iter().map(|skip| count(skip.counter())).sum::<u64>();
         let (without_tcp, with_tcp) = Skip::ALL.split_at(Skip::Established as usize);
         let tcp = skipped(with_tcp) + count(Counter::Selected);
-        Self { packets: skipped(without_tcp) + tcp, tcp, candidates: tcp - count(Counter::Established) }
+        Self {
+            packets: skipped(without_tcp) + tcp,
+            tcp,
+            candidates: tcp - count(Counter::Established) - count(Counter::LeftOut),
+        }
     }
 }
 
@@ -263,6 +275,6 @@ mod tests {
     #[test]
     fn every_packet_is_in_the_total_once_and_events_are_not() {
         let totals = Totals::new(|counter| if counter == Counter::Events { 100 } else { 1 });
-        assert_eq!(totals, Totals { packets: 15, tcp: 7, candidates: 6 });
+        assert_eq!(totals, Totals { packets: 16, tcp: 8, candidates: 6 });
     }
 }

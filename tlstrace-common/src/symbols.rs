@@ -39,3 +39,9 @@ pub const CONTROL: &str = "CONTROL";
 pub const SCRATCH: &str = "SCRATCH";
 /// Global: a [`crate::config::Layout`].
 pub const LAYOUT: &str = "LAYOUT";
+/// Global: a [`crate::choice::Choice`].
+pub const CHOICE: &str = "CHOICE";
+/// Global: [`crate::choice::Ports`].
+pub const PORTS: &str = "PORTS";
+/// Trie from networks to [`crate::choice::LISTED`] or [`crate::choice::EXCLUDED`].
+pub const SERVERS: &str = "SERVERS";

@@ -16,6 +16,7 @@
     reason = "registers are wide, fields are narrow, and a check that cannot fail costs every packet"
 )]
 
+mod choice;
 mod diagnostics;
 mod emit;
 mod gate;

@@ -16,7 +16,7 @@ use tlstrace_common::{net, tcp};
 use crate::emit::{self, Event, Hook, Scratch, Segment};
 use crate::machine::{self, opaque};
 use crate::skb::{Linear, Paged};
-use crate::{diagnostics, gate, stats};
+use crate::{choice, diagnostics, gate, stats};
 
 /// Selects a packet's event, if any, and writes it. `None` if the outcome has been counted already.
 #[inline(always)]
@@ -225,6 +225,9 @@ fn candidate(skb: &mut __sk_buff, scratch: &mut Scratch, hash: u32) -> Result<()
     let mut known = None;
     if flags & TcpFlags::SYN != 0 {
         now = emit::now();
+        if choice::leaves_out(&event.packet, hash, now) {
+            return Err(Skip::LeftOut);
+        }
         connect(&key, &event.packet, hash, now);
     } else {
         known = FLOWS.get_ptr_mut(&key);
@@ -563,7 +566,13 @@ fn account(flow: &mut Flow, packet: &TcpPacket, sender: Sender, hash: u32) {
             leave_gate(flow, hash);
         }
     } else if packet.tcp.flags & TcpFlags::FIN != 0 {
-        flow.flags |= Flow::FIN << (sender as u32);
+        let stream = &flow.streams[sender as usize & 1];
+        let end = payload_sequence(packet).wrapping_add(packet.tcp.payload_len);
+        // Elsewhere in the window it ends nothing yet, and may be forged (RFC 9293 §3.10.7.4). The position in a
+        // stream of which enough was seen is not kept.
+        if stream.mode() == Mode::DONE || stream.next_sequence() == Some(end) {
+            flow.flags |= Flow::FIN << (sender as u32);
+        }
         if flow.flags & Flow::BOTH_FIN == Flow::BOTH_FIN {
             leave_gate(flow, hash);
         }

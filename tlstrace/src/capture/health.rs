@@ -99,6 +99,7 @@ impl Conditions {
             Counter::TooManyExtensionHeaders,
             Counter::Quic,
             Counter::Encapsulated,
+            Counter::LeftOut,
         ];
         let counts = unread.map(|counter| (counter.text().into(), self.counters.get(counter)));
         counts.into_iter().filter(|(_, count)| *count > 0).collect()
@@ -228,8 +229,8 @@ impl Silence {
     fn explain(&self, conditions: &Conditions) -> String {
         let Totals { packets, tcp, candidates } = conditions.counters.totals();
         let Counts { unfollowed, hello_elsewhere, .. } = conditions.engine;
-        let [quic, encapsulated] =
-            [Counter::Quic, Counter::Encapsulated].map(|counter| conditions.counters.get(counter));
+        let [quic, encapsulated, left_out] = [Counter::Quic, Counter::Encapsulated, Counter::LeftOut]
+            .map(|counter| conditions.counters.get(counter));
         let reason = if self.carried > Self::CHANCE {
             format!(
                 "the interfaces carried {} packets, and none reached tlstrace: another program in front of it ends the chain \
@@ -248,8 +249,8 @@ impl Silence {
                 "nothing on the ports of --port, but TLS to port {port}: behind a Service the port on the wire is not the one in \
              the URL (leave --port out, or --port {port})"
             )
-        } else if unfollowed > 0 {
-            "connections begin, but on other ports than those of --port".to_owned()
+        } else if unfollowed > 0 || left_out > 0 {
+            "connections begin, but none that --port and --server choose".to_owned()
         } else if candidates == 0 && encapsulated > 0 {
             format!(
                 "there are {encapsulated} packets of tunnels (VXLAN, GENEVE, GRE, IP in IP), which are not looked into: what \

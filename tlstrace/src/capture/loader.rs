@@ -15,6 +15,7 @@ use tlstrace_common::config::{Control, Layout};
 use tlstrace_common::symbols;
 
 use super::attach::Mode;
+use super::choice::Choice;
 use super::filters::Claim;
 use super::privilege::Privilege;
 use super::{Unavailable, errno};
@@ -44,19 +45,30 @@ pub(super) struct Maps {
 ///
 /// `layout` is for [`Programs::attach_reset`], and does not matter otherwise. Programs are loaded, that is verified,
 /// when they are first asked for.
-pub(super) fn load(ring: u32, mode: Mode, layout: &Layout) -> anyhow::Result<(Programs, Maps)> {
+pub(super) fn load(
+    ring: u32,
+    mode: Mode,
+    choice: &Choice,
+    layout: &Layout,
+) -> anyhow::Result<(Programs, Maps)> {
     let privilege = Privilege::read();
     if let Some(missing) = privilege.missing(mode) {
         return Err(Unavailable::Privilege(missing).into());
     }
     // What is below the level costs the programs nothing: the verifier removes it.
     let level = log::max_level() as u8;
-    let mut ebpf = EbpfLoader::new()
+    let (by, ports) = choice.globals();
+    let mut loader = EbpfLoader::new();
+    choice.size(&mut loader);
+    let mut ebpf = loader
         .map_max_entries(symbols::EVENTS, ring)
         .override_global(aya_log::LEVEL, &level, false)
         .override_global(symbols::LAYOUT, layout, true)
+        .override_global(symbols::CHOICE, &by, true)
+        .override_global(symbols::PORTS, &ports, true)
         .load(OBJECT)
         .map_err(|error| refused(error, "create its BPF maps", &privilege))?;
+    choice.fill(&mut ebpf)?;
     let maps = Maps {
         events: RingBuf::try_from(take(&mut ebpf, symbols::EVENTS)?)?,
         counters: PerCpuArray::try_from(take(&mut ebpf, symbols::COUNTERS)?)?,

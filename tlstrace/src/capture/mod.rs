@@ -5,6 +5,7 @@
 pub mod addresses;
 mod attach;
 mod btf;
+mod choice;
 pub mod clock;
 pub mod file;
 pub mod filters;
@@ -46,6 +47,7 @@ use tokio::io::unix::AsyncFd;
 
 pub use self::attach::{AttachError, Hook, Mode};
 use self::attach::{Attachment, attach};
+pub use self::choice::Choice;
 use self::clock::{Clock, Ticker};
 use self::health::{Counters, Surroundings};
 use self::interfaces::{Change, Interface, Monitor, Names, Selection};
@@ -63,6 +65,7 @@ use crate::engine::timestamp::Timestamp;
 pub struct Settings {
     pub interfaces: Selection,
     pub attach: Mode,
+    pub choice: Choice,
     /// Room in the ring buffer, in bytes: a power of two, at least a page.
     pub ring_size: u32,
 }
@@ -160,7 +163,8 @@ impl Capture {
         let kernel = resets::Kernel::read();
         let no_layout = Layout::default();
         let layout = kernel.as_ref().map_or(&no_layout, |kernel| &kernel.layout);
-        let (mut programs, maps) = loader::load(settings.ring_size, settings.attach, layout)?;
+        let (mut programs, maps) =
+            loader::load(settings.ring_size, settings.attach, &settings.choice, layout)?;
         let reports = kernel.and_then(|kernel| Reports::start(kernel, &mut programs));
         let reports = reports
             .inspect_err(|error| notes.push(format!("not known: which process sends a RST ({error:#})")))

@@ -8,6 +8,7 @@ use tlstrace_common::config::Layout;
 use tlstrace_common::symbols;
 
 use super::attach::{Hook, Mode, attach};
+use super::choice::Choice;
 use super::loader::{self, Programs};
 use super::{flatten, interfaces};
 
@@ -30,10 +31,11 @@ pub fn run() -> Trial {
         // SAFETY: only the network namespace changes, and only this thread's; descriptors stay shared.
         let is_apart = unsafe { unshare_unsafe(UnshareFlags::NEWNET) };
         // The programs are verified with the maps that they use.
-        let (mut programs, _maps) = match loader::load(SMALLEST_RING, Mode::default(), &Layout::default()) {
-            Ok(loaded) => loaded,
-            Err(error) => return Trial { loaded: Err(error), attached: None },
-        };
+        let (mut programs, _maps) =
+            match loader::load(SMALLEST_RING, Mode::default(), &Choice::default(), &Layout::default()) {
+                Ok(loaded) => loaded,
+                Err(error) => return Trial { loaded: Err(error), attached: None },
+            };
         let loaded = symbols::PROGRAMS
             .into_iter()
             .map(|name| Ok((name, programs.classifier(name)?.info()?.verified_instruction_count())))

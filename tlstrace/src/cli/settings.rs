@@ -226,22 +226,20 @@ impl Watch {
     /// Checks what was typed. The error is of clap's kind: it prints itself, and its exit code is 2.
     pub fn new(args: WatchArgs) -> Result<Self, clap::Error> {
         let WatchArgs { config: _, source, judge, output, filter, export, names } = args;
-        let Live { capture, network_namespace, timeout } = Live::new(source)?;
         if export.metrics_certificates > 0 && output.redact.contains(&RedactArg::Sni) {
             return Err(usage("--metrics-certificates shows server names, which --redact sni hides"));
         }
         let names = if output.numeric { None } else { Some(Names::new(names)?) };
+        let filter =
+            if names.is_some() { Filter::new(filter)? } else { Filter::new(filter)?.without_names()? };
+        let Live { capture, network_namespace, timeout } = Live::new(source, &filter)?;
         Ok(Self {
             capture,
             network_namespace,
             timeout,
             judging: Judging::new(judge)?,
             output: Output::new(output)?,
-            filter: if names.is_some() {
-                Filter::new(filter)?
-            } else {
-                Filter::new(filter)?.without_names()?
-            },
+            filter,
             names,
             metrics: Metrics::new(&export)?,
             otlp: export.otlp.map(|text| collector(&text)).transpose()?,
@@ -250,7 +248,7 @@ impl Watch {
 }
 
 impl Live {
-    fn new(args: SourceArgs) -> Result<Self, clap::Error> {
+    fn new(args: SourceArgs, filter: &Filter) -> Result<Self, clap::Error> {
         let SourceArgs { interfaces, attach, netns, timeout, ring_size } = args;
         let attach = match attach {
             AttachArg::Auto => Mode::Auto,
@@ -262,7 +260,12 @@ impl Live {
             return Err(usage(format!("--ring-size {ring_size} is not a power of two from 4096 on")));
         }
         Ok(Self {
-            capture: capture::Settings { interfaces: selection(&interfaces), attach, ring_size },
+            capture: capture::Settings {
+                interfaces: selection(&interfaces),
+                attach,
+                choice: filter.choice(),
+                ring_size,
+            },
             network_namespace: netns.map(|text| network_namespace(&text)),
             timeout: timeout.map(|text| values::duration(&text)).transpose().map_err(usage)?,
         })
@@ -276,7 +279,7 @@ impl Top {
         let TopArgs { files, source, judge, color, time, redact, filter } = args;
         let filter = Filter::new(filter)?;
         let (source, filter) = if files.is_empty() {
-            (TopSource::Live(Live::new(source)?), filter.without_names()?)
+            (TopSource::Live(Live::new(source, &filter)?), filter.without_names()?)
         } else {
             (TopSource::Files(files), filter)
         };
@@ -533,6 +536,15 @@ impl Filter {
     /// Ports of either end of the connections that are meant; none means any.
     pub fn ports(&self) -> &[RangeInclusive<u16>] {
         &self.ports
+    }
+
+    /// What of it the BPF programs can decide. The client's address is not: behind a PROXY header there is another one.
+    fn choice(&self) -> capture::Choice {
+        capture::Choice {
+            ports: self.ports.clone(),
+            servers: self.server.any.clone(),
+            not_servers: self.server.none.clone(),
+        }
     }
 
     /// Whether a verdict is meant.

@@ -12,6 +12,15 @@ pub struct Network {
 }
 
 impl Network {
+    pub const fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// How many of the address's leading bits count.
+    pub const fn prefix(&self) -> u32 {
+        self.prefix
+    }
+
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address) {
             (IpAddr::V4(network), IpAddr::V4(address)) => {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use rustls::{ALL_VERSIONS, StreamOwned};
 use serde_json::Value;
 use tlstrace_peers::{
@@ -62,6 +63,33 @@ fn tls_on_another_port_than_that_of_the_service_is_named() {
     live.openssl_client(&["-servername", NAME]);
     let said = heartbeat(&mut live.watch);
     assert!(said.contains(&format!("TLS to port {PORT}")) && said.contains("--port"), "{said}");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn what_is_not_chosen_by_server_or_port_is_left_out_in_the_kernel_and_counted() {
+    let elsewhere = PORT + 1;
+    for family in [Family::Ipv4, Family::Ipv6] {
+        let server = Pair::server_address(family).to_string();
+        let chosen = ["--port", &PORT.to_string(), "--server", &server, "--not", "--server", "192.0.2.0/24"];
+        let mut live = Live::start_with(family, &chosen);
+        let _gateway = live.gateway(&[NAME]);
+        let _silent = Service::start(&live.pair.server, elsewhere, drop).unwrap();
+        for _ in 0..10 {
+            let other = (Pair::server_address(family), elsewhere);
+            live.pair.client.enter(|| TcpStream::connect(other)).unwrap();
+        }
+        live.openssl_client(&["-servername", NAME]);
+        let verdict: Value = serde_json::from_str(&live.watch.stdout.next(PATIENCE).unwrap().text).unwrap();
+        assert_eq!(verdict.pointer("/server/port"), Some(&PORT.into()), "{verdict:#}");
+        live.watch.signal(Signal::SIGINT).unwrap();
+        let said = live.watch.stderr.rest(PATIENCE).unwrap().join("\n");
+        let counted = said.split_once(" beginnings of connections that --port or --server leave out");
+        let (before, _) = counted.unwrap_or_else(|| panic!("{said}"));
+        // SYN, and SYN and ACK, of all but those that are let through, one in a second.
+        let count: u32 = before.rsplit(' ').next().unwrap().parse().unwrap();
+        assert!((2..=18).contains(&count) && count % 2 == 0, "{count}");
+    }
 }
 
 #[test]

@@ -1,10 +1,13 @@
 //! Runs frames through the BPF programs (`BPF_PROG_TEST_RUN`), and reads what comes out of the ring.
 
 use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
 
+use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, PerCpuArray, RingBuf};
 use aya::programs::{Program, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
+use tlstrace_common::choice::{Choice, Ports};
 use tlstrace_common::config::Control;
 use tlstrace_common::event::{self, SegmentHeader, TcpFlags};
 use tlstrace_common::skip::Counter;
@@ -60,6 +63,24 @@ impl Programs {
     /// With a ring of so many bytes.
     pub(crate) fn with_ring(bytes: u32) -> Self {
         Self { ebpf: EbpfLoader::new().map_max_entries(symbols::EVENTS, bytes).load(OBJECT).unwrap() }
+    }
+
+    /// That leave out connections.
+    pub(crate) fn choosing(choice: Choice, chosen: &[u16], networks: &[(u32, Ipv6Addr, u32)]) -> Self {
+        let mut ports = Ports::NONE;
+        chosen.iter().for_each(|port| ports.insert(*port));
+        let mut ebpf = EbpfLoader::new()
+            .override_global(symbols::CHOICE, &choice, true)
+            .override_global(symbols::PORTS, &ports, true)
+            .map_max_entries(symbols::SERVERS, 8)
+            .load(OBJECT)
+            .unwrap();
+        let mut servers =
+            LpmTrie::<_, [u8; 16], u32>::try_from(ebpf.map_mut(symbols::SERVERS).unwrap()).unwrap();
+        for (prefix, address, kind) in networks {
+            servers.insert(&Key::new(*prefix, address.octets()), kind, 0).unwrap();
+        }
+        Self { ebpf }
     }
 
     /// Runs one frame through the ingress program of Ethernet interfaces.

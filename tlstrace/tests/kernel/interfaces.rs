@@ -33,7 +33,8 @@ fn two_hundred_pods_that_come_and_go_are_each_seen_and_leave_nothing() {
     // One that stays, so that there is something to watch from the beginning.
     node.ip(&["link", "add", "gke-first", "type", "veth", "peer", "name", "first"]).unwrap();
     let mut command = node.command(env!("CARGO_BIN_EXE_tlstrace"));
-    command.args(["watch", "-i", "gke*", "-o", "json", "--all"]).env("TLSTRACE_LOG", "info");
+    // Without names: who looks them up has descriptors open now and then.
+    command.args(["watch", "-n", "-i", "gke*", "-o", "json", "--all"]).env("TLSTRACE_LOG", "info");
     let mut watch = Process::spawn(&mut command).unwrap();
     watch.stderr.find(START, |line| line.starts_with("watching ")).unwrap();
     let directory = format!("/proc/{}/fd", watch.id());
@@ -128,6 +129,62 @@ fn a_tun_device_whose_packets_begin_with_the_ip_header_is_watched_like_any_other
 
 #[test]
 #[ignore = "needs root"]
+fn vlan_tags_in_band_and_ipv6_extension_headers_are_stepped_over() {
+    let [client, server, bridge] = [(); 3].map(|()| Namespace::new().unwrap());
+    let tap = |namespace, name| device(namespace, name, libc::IFF_TAP).unwrap();
+    if let Err(error) = tun(&client) {
+        return skip(&format!("no tun device can be made: {error}"));
+    }
+    bridge.ip(&["link", "add", "br0", "type", "bridge", "mcast_snooping", "0"]).unwrap();
+    bridge.ip(&["link", "set", "br0", "up"]).unwrap();
+    let mut cables = Vec::new();
+    for (number, (host, port)) in (1..).zip([(&client, "port0"), (&server, "port1")]) {
+        let (end, on_bridge) = (tap(host, "tap0"), tap(&bridge, port));
+        host.ip(&["link", "set", "tap0", "mtu", "1400"]).unwrap();
+        for family in FAMILIES {
+            host.configure("tap0", family.address(79, number)).unwrap();
+        }
+        bridge.ip(&["link", "set", port, "master", "br0", "up"]).unwrap();
+        cables.push((end, on_bridge));
+    }
+    // Only now: a device that is not up takes nothing.
+    let mut wires = Vec::new();
+    for (end, on_bridge) in cables {
+        let (out, back) = (end.try_clone().unwrap(), on_bridge.try_clone().unwrap());
+        wires.push(thread::spawn(move || carry_changed(out, on_bridge, widened)));
+        wires.push(thread::spawn(move || carry_changed(back, end, untagged)));
+    }
+    let identity = Identity::issue(&[NAME]).unwrap();
+    let config = rustls_server(&identity, ALL_VERSIONS).unwrap();
+    for family in FAMILIES {
+        let server_address = family.address(79, 2);
+        let config = config.clone();
+        let gateway = Service::start(&server, PORT, sni_gateway(&[NAME], config)).unwrap();
+        for hook in ["tcx", "clsact", "packet"] {
+            let mut watch = watch_json(&bridge, &["-i", "port1", "--attach", hook]);
+            let mut stream = client.enter(|| TcpStream::connect((server_address, PORT))).unwrap();
+            stream.write_all(&client_hello(&identity, "192.0.2.1").unwrap()).unwrap();
+            assert_eq!(stream.read(&mut [0; 1]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+            let verdict = watch.stdout.next(PATIENCE).expect("a verdict").text;
+            let verdict: Value = serde_json::from_str(&verdict).unwrap();
+            assert_eq!(verdict.pointer("/tlstrace/verdict"), Some(&"sni_missing".into()), "{verdict:#}");
+            assert_eq!(verdict.pointer("/server/ip"), Some(&server_address.to_string().into()));
+            watch.signal(Signal::SIGINT).unwrap();
+            watch.wait(PATIENCE).unwrap();
+        }
+        drop(gateway);
+    }
+    for (namespace, device) in [(&client, "tap0"), (&server, "tap0"), (&bridge, "port0"), (&bridge, "port1")]
+    {
+        namespace.ip(&["link", "delete", device]).unwrap();
+    }
+    for wire in wires {
+        wire.join().unwrap();
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
 fn the_interfaces_of_the_default_routes_of_both_families_are_watched_by_default() {
     let (host, other) = (Namespace::new().unwrap(), Namespace::new().unwrap());
     for (name, family) in [("four0", Family::Ipv4), ("six0", Family::Ipv6)] {
@@ -177,17 +234,23 @@ fn watched(namespace: &Namespace, arguments: &[&str]) -> Vec<String> {
     names
 }
 
-/// A tun device named `tun0` (Documentation/networking/tuntap.rst), which lives as long as the file.
+/// A tun device named `tun0`, which lives as long as the file.
 pub(crate) fn tun(namespace: &Namespace) -> io::Result<File> {
+    device(namespace, "tun0", libc::IFF_TUN)
+}
+
+/// A device of which the packets that it sends can be read, and those that it receives written
+/// (Documentation/networking/tuntap.rst).
+fn device(namespace: &Namespace, name: &str, kind: libc::c_int) -> io::Result<File> {
     namespace.enter(|| {
         // Where the device is opened is where it will be.
         let file = File::options().read(true).write(true).open("/dev/net/tun")?;
         // SAFETY: a structure of integers, for which 0 is a value.
         let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-        for (to, from) in request.ifr_name.iter_mut().zip(b"tun0") {
+        for (to, from) in request.ifr_name.iter_mut().zip(name.as_bytes()) {
             *to = from.cast_signed();
         }
-        request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI).try_into().unwrap();
+        request.ifr_ifru.ifru_flags = (kind | libc::IFF_NO_PI).try_into().unwrap();
         // SAFETY: the descriptor is open and the structure lives throughout the call.
         match unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as _, &raw const request) } {
             0 => Ok(file),
@@ -197,13 +260,49 @@ pub(crate) fn tun(namespace: &Namespace) -> io::Result<File> {
 }
 
 /// Passes on packets until a device is gone.
-fn carry(mut from: File, mut to: File) {
+fn carry(from: File, to: File) {
+    carry_changed(from, to, |packet| Some(packet.to_vec()));
+}
+
+/// The same, with each packet as `change` makes it, or without it.
+fn carry_changed(mut from: File, mut to: File, change: impl Fn(&[u8]) -> Option<Vec<u8>>) {
     let mut packet = vec![0; 65_536];
     while let Ok(length) = from.read(&mut packet) {
-        if to.write_all(&packet[..length]).is_err() {
+        if change(&packet[..length]).is_some_and(|packet| to.write_all(&packet).is_err()) {
             return;
         }
     }
+}
+
+const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
+
+/// EtherTypes of IEEE 802.1ad and 802.1Q with their tags: VLAN 5, and in it VLAN 9.
+const TAGS: [u8; 8] = [0x88, 0xa8, 0, 5, 0x81, 0, 0, 9];
+/// Source and destination of an Ethernet frame.
+const MACS_LEN: usize = 12;
+
+/// The frame with two VLAN tags, and TCP over IPv6 behind a header of destination options (RFC 8200 §4.6).
+fn widened(frame: &[u8]) -> Option<Vec<u8>> {
+    let (macs, rest) = frame.split_at(MACS_LEN);
+    let rest = match rest {
+        [0x86, 0xdd, header @ ..] if header.len() >= 40 && header[6] == 6 => {
+            let mut header = header.to_vec();
+            let options = [6, 0, 1, 4, 0, 0, 0, 0];
+            let length = u16::from_be_bytes([header[4], header[5]]) + 8;
+            header[4..6].copy_from_slice(&length.to_be_bytes());
+            header[6] = 60;
+            header.splice(40..40, options);
+            [&[0x86, 0xdd][..], &header].concat()
+        }
+        other => other.to_vec(),
+    };
+    Some([macs, &TAGS, &rest].concat())
+}
+
+/// The frame without its tags; those without any are the bridge's own.
+fn untagged(frame: &[u8]) -> Option<Vec<u8>> {
+    let (macs, rest) = frame.split_at(MACS_LEN);
+    rest.strip_prefix(&TAGS).map(|rest| [macs, rest].concat())
 }
 
 struct Killed(std::process::Child);

@@ -1,5 +1,8 @@
 //! Frames in, events out: what the BPF programs select, skip, copy and leave behind.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use tlstrace_common::choice::{Choice, EXCLUDED, LISTED};
 use tlstrace_common::config::Control;
 use tlstrace_common::event::{Notes, TcpFlags, TcpOptions};
 use tlstrace_common::limits;
@@ -409,6 +412,27 @@ fn the_gate_closes_when_a_connection_is_reset_and_opens_for_the_next_one() {
 
 #[test]
 #[ignore = "needs root"]
+fn the_gate_closes_when_both_ends_have_finished_but_not_by_a_fin_elsewhere_in_the_window() {
+    let mut connection = open();
+    connection.client_sends(&client_hello(100));
+    // What the server sends behind two such FINs is looked at, or not.
+    let mut is_open_after = |shift: u32| {
+        for frame in [&connection.client, &connection.server] {
+            let fin = Frame {
+                flags: TcpFlags::FIN | TcpFlags::ACK,
+                sequence: frame.sequence.wrapping_add(shift),
+                ..frame.clone()
+            };
+            connection.programs.run(&fin);
+        }
+        !connection.server_sends(&server_hello(90)).is_empty()
+    };
+    assert!(is_open_after(1000));
+    assert!(!is_open_after(0));
+}
+
+#[test]
+#[ignore = "needs root"]
 fn acknowledgements_of_an_unfinished_handshake_are_reported_and_then_no_more() {
     let mut connection = open();
     connection.client_sends(&client_hello(100));
@@ -705,4 +729,85 @@ fn a_sleeping_consumer_is_told_once() {
     connection.programs.set_control(Control { consumer_sleeping: 1, ..Control::default() });
     connection.client_sends(&client_hello(100));
     assert_eq!(connection.programs.control().consumer_sleeping, 0);
+}
+
+/// Opens so many connections one after the other, each with a ClientHello, and says of how many there was an event.
+fn seen(programs: &mut Programs, network: &Network, port: u16, count: u16) -> u16 {
+    let mut is_seen = |source_port| {
+        let client = Frame { source_port, destination_port: port, ..Frame::new(network.clone()) };
+        let server = client.swapped();
+        let (next, isn) = (client.sequence.wrapping_add(1), server.sequence);
+        let frames = [
+            Frame { flags: TcpFlags::SYN, ..client.clone() },
+            Frame { flags: TcpFlags::SYN | TcpFlags::ACK, acknowledgement: next, ..server },
+            Frame {
+                sequence: next,
+                acknowledgement: isn.wrapping_add(1),
+                payload: client_hello(300),
+                ..client
+            },
+        ];
+        let events: usize = frames.iter().map(|frame| programs.run(frame).len()).sum();
+        assert!(events == 0 || events == frames.len(), "{events} events");
+        events > 0
+    };
+    u16::try_from(
+        (0..count).map(|flow| is_seen(port.wrapping_mul(61) + flow)).filter(|is_seen| *is_seen).count(),
+    )
+    .unwrap()
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_connection_with_another_port_is_left_out_from_its_beginning() {
+    for network in [Network::v4(), Network::v6()] {
+        let mut programs = Programs::choosing(Choice { by_port: 1, ..Choice::ANY }, &[443, 8443], &[]);
+        assert_eq!(seen(&mut programs, &network, 443, 20), 20);
+        assert_eq!(seen(&mut programs, &network, 8443, 20), 20);
+        // One a second is let through, to tell where else there is TLS.
+        let others = seen(&mut programs, &network, 444, 20);
+        assert!((1..=2).contains(&others), "{others}");
+        assert_eq!(programs.count(Counter::LeftOut), 2 * u64::from(20 - others), "SYN, and SYN and ACK");
+        assert_eq!(programs.count(Counter::Established), u64::from(20 - others));
+        // Of either end.
+        let from_443 = Frame { source_port: 443, destination_port: 9, ..Frame::new(network.clone()) };
+        assert_eq!(programs.run(&Frame { flags: TcpFlags::SYN, ..from_443 }).len(), 1);
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_connection_to_another_server_is_left_out_from_its_beginning() {
+    let mapped = |address: [u8; 4]| Ipv4Addr::from(address).to_ipv6_mapped();
+    let server_of = |network: &Network| match network {
+        Network::V4 { destination, .. } => mapped(*destination),
+        Network::V6 { destination, .. } => Ipv6Addr::from(*destination),
+    };
+    let client_of = |network: &Network| match network {
+        Network::V4 { source, .. } => mapped(*source),
+        Network::V6 { source, .. } => Ipv6Addr::from(*source),
+    };
+    let (v4, v6) = (Network::v4(), Network::v6());
+    let only = Choice { by_server: Choice::ONLY_LISTED, ..Choice::ANY };
+    let all_but = Choice { by_server: Choice::ALL_BUT_EXCLUDED, ..Choice::ANY };
+    let (ten, all) = (mapped([10, 0, 0, 0]), Ipv6Addr::UNSPECIFIED);
+    let cases: [(Choice, &[(u32, Ipv6Addr, u32)], &Network, bool); 10] = [
+        (only, &[(104, ten, LISTED)], &v4, true),
+        (only, &[(104, ten, LISTED)], &v6, false),
+        (only, &[(128, server_of(&v6), LISTED)], &v6, true),
+        // The client's address is not the server's, not in the answer either.
+        (only, &[(128, client_of(&v6), LISTED)], &v6, false),
+        (only, &[(104, ten, LISTED), (128, server_of(&v4), EXCLUDED)], &v4, false),
+        (only, &[(96, mapped([0; 4]), LISTED)], &v4, true),
+        (all_but, &[(128, server_of(&v4), EXCLUDED)], &v4, false),
+        (all_but, &[(128, client_of(&v4), EXCLUDED)], &v4, true),
+        (all_but, &[(128, server_of(&v4), EXCLUDED)], &v6, true),
+        (all_but, &[(0, all, EXCLUDED)], &v6, false),
+    ];
+    for (choice, networks, network, is_chosen) in cases {
+        let mut programs = Programs::choosing(choice, &[], networks);
+        let seen = seen(&mut programs, network, 443, 20);
+        let as_it_should = if is_chosen { seen == 20 } else { (1..=2).contains(&seen) };
+        assert!(as_it_should, "{choice:?} {networks:?} {network:?}: {seen}");
+    }
 }
