@@ -1,5 +1,6 @@
 //! Which flow a segment belongs to, in whichever direction it goes.
 
+use crate::net::Address;
 use crate::packet::TcpPacket;
 
 /// A flow's two endpoints in an order that does not depend on the direction: key of the `FLOWS` map.
@@ -53,9 +54,19 @@ impl FlowKey {
 /// wants collisions: those cost look-ups, never a wrong answer.
 #[inline(always)]
 pub const fn hash(packet: &TcpPacket) -> u32 {
-    let [s0, s1] = packet.source.words();
-    let [d0, d1] = packet.destination.words();
-    let ports = packet.tcp.source_port as u64 + packet.tcp.destination_port as u64;
+    hash_of(packet.source, packet.destination, [packet.tcp.source_port, packet.tcp.destination_port])
+}
+
+/// The same, of no more than it takes.
+#[inline(always)]
+pub const fn hash_of(
+    source: Address,
+    destination: Address,
+    [source_port, destination_port]: [u16; 2],
+) -> u32 {
+    let [s0, s1] = source.words();
+    let [d0, d1] = destination.words();
+    let ports = source_port as u64 + destination_port as u64;
     let mixed = s0
         .wrapping_add(d0)
         .wrapping_mul(0x9e37_79b9_7f4a_7c15)

@@ -17,6 +17,7 @@ pub mod event;
 pub mod flow;
 pub mod framing;
 pub mod gate;
+pub mod glance;
 pub mod limits;
 pub mod link;
 pub mod load;

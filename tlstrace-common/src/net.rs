@@ -31,7 +31,7 @@ impl Address {
     }
 
     #[inline(always)]
-    const fn new(octets: [u8; 16]) -> Self {
+    pub(crate) const fn new(octets: [u8; 16]) -> Self {
         match (octets.first_chunk(), octets.last_chunk()) {
             (Some(start), Some(end)) => Self([u64::from_ne_bytes(*start), u64::from_ne_bytes(*end)]),
             _ => Self([0; 2]),
@@ -39,7 +39,7 @@ impl Address {
     }
 
     #[inline(always)]
-    const fn mapped(v4: [u8; 4]) -> Self {
+    pub(crate) const fn mapped(v4: [u8; 4]) -> Self {
         Self::new([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, v4[0], v4[1], v4[2], v4[3]])
     }
 }

@@ -6,6 +6,7 @@ use aya_ebpf::maps::{LruHashMap, PerCpuArray};
 use tlstrace_common::event::{Notes, TcpFlags};
 use tlstrace_common::flow::{self, FlowKey, Sender};
 use tlstrace_common::framing::{Mode, Payload, Place, ProxyHeader, Stream, is_client_hello, proxy_header};
+use tlstrace_common::glance::{Glance, glance};
 use tlstrace_common::limits;
 use tlstrace_common::link::{self, Start};
 use tlstrace_common::load::Load;
@@ -21,7 +22,15 @@ use crate::{choice, diagnostics, gate, stats};
 /// Selects a packet's event, if any, and writes it. `None` if the outcome has been counted already.
 #[inline(always)]
 pub(crate) fn packet(skb: &mut __sk_buff, start: Start, hook: Hook) -> Option<Result<(), Skip>> {
-    let hash = match plain_headers(&Linear::new(skb), start) {
+    let linear = Linear::new(skb);
+    if let Some(Glance { hash, flags }) = glance(&linear, start)
+        && flags & RARE == 0
+        && !gate::is_open(hash)
+        && !is_warming_up()
+    {
+        return Some(Err(Skip::Established));
+    }
+    let hash = match plain_headers(&linear, start) {
         Ok(Some(packet)) => match pass_gate(skb, &packet, hook) {
             Ok(hash) => hash,
             Err(skip) => return Some(Err(skip)),
@@ -132,9 +141,12 @@ const RARE: u8 = TcpFlags::SYN | TcpFlags::RST | TcpFlags::FIN;
 /// before.
 #[inline(always)]
 fn warm_up(skb: &__sk_buff, packet: &TcpPacket) -> bool {
-    packet.tcp.payload_len != 0
-        && emit::control().is_some_and(|control| control.warm_up != 0)
-        && begins_with_client_hello(skb, packet)
+    packet.tcp.payload_len != 0 && is_warming_up() && begins_with_client_hello(skb, packet)
+}
+
+#[inline(always)]
+fn is_warming_up() -> bool {
+    emit::control().is_some_and(|control| control.warm_up != 0)
 }
 
 #[inline(always)]
