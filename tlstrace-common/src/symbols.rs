@@ -27,6 +27,15 @@ pub const PROGRAM_L3_TAP: &str = "tlstrace_l3_tap";
 /// All filters of packet sockets.
 pub const TAPS: [&str; 2] = [PROGRAM_TAP, PROGRAM_L3_TAP];
 
+/// What the classifiers leave a packet to that may belong to a handshake. It is attached nowhere.
+pub const PROGRAM_SELECT: &str = "tlstrace_select";
+/// The same for the filters of packet sockets.
+pub const PROGRAM_TAP_SELECT: &str = "tlstrace_tapsel";
+
+/// Program array of one element, [`PROGRAM_SELECT`].
+pub const SELECT: &str = "SELECT";
+/// Program array of one element, [`PROGRAM_TAP_SELECT`].
+pub const TAP_SELECT: &str = "TAP_SELECT";
 /// Ring buffer of [`crate::event`]s.
 pub const EVENTS: &str = "EVENTS";
 /// Per-CPU array of `u64`, indexed by [`crate::skip::Counter`].

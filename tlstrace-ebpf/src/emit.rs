@@ -51,6 +51,22 @@ pub(crate) struct Scratch {
     pub(crate) event: Event,
     /// The network header of a packet with IPv6 extension headers.
     pub(crate) datagram: Datagram,
+    /// What the first program leaves to the second one.
+    pub(crate) task: Task,
+}
+
+/// What the second program has to begin with.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Task {
+    /// Nonzero: with the headers, which could not be read in place. Otherwise the event has begun.
+    pub(crate) is_unread: u32,
+    /// The flow's hash, if the headers were read.
+    pub(crate) hash: u32,
+    /// Nonzero if the packet begins with its IP header.
+    pub(crate) is_ip: u32,
+    /// Nonzero if the packet leaves through its interface.
+    pub(crate) is_egress: u32,
 }
 
 const _: () = assert!(size_of::<Scratch>() <= 32 * 1024);

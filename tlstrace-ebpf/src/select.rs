@@ -14,49 +14,61 @@ use tlstrace_common::packet::TcpPacket;
 use tlstrace_common::skip::{Counter, Skip};
 use tlstrace_common::{net, tcp};
 
-use crate::emit::{self, Event, Hook, Scratch, Segment};
+use crate::emit::{self, Event, Hook, Scratch, Segment, Task};
 use crate::machine::{self, opaque};
 use crate::skb::{Linear, Paged};
 use crate::{choice, diagnostics, gate, stats};
 
-/// Selects a packet's event, if any, and writes it. `None` if the outcome has been counted already.
+/// The path of every packet: says why there is nothing more to do with it, or prepares the [`Task`] for [`rest`].
 #[inline(always)]
-pub(crate) fn packet(skb: &mut __sk_buff, start: Start, hook: Hook) -> Option<Result<(), Skip>> {
+pub(crate) fn first(skb: &__sk_buff, start: Start, hook: Hook) -> Result<(), Skip> {
     let linear = Linear::new(skb);
     if let Some(Glance { hash, flags }) = glance(&linear, start)
         && flags & RARE == 0
         && !gate::is_open(hash)
         && !is_warming_up()
     {
-        return Some(Err(Skip::Established));
+        return Err(Skip::Established);
     }
-    let hash = match plain_headers(&linear, start) {
-        Ok(Some(packet)) => match pass_gate(skb, &packet, hook) {
-            Ok(hash) => hash,
-            Err(skip) => return Some(Err(skip)),
-        },
-        // What seems cut may only lie outside the linear part.
-        Err(skip) if skip != Skip::Truncated => return Some(Err(skip)),
-        _ => {
-            copied_packet(skb, start, hook);
-            return None;
+    match plain_headers(&linear, start) {
+        Ok(Some(packet)) => {
+            let hash = pass_gate(skb, &packet, hook)?;
+            if let Some(scratch) = emit::scratch() {
+                scratch.task.is_unread = 0;
+                scratch.task.hash = hash;
+            }
         }
-    };
-    // SAFETY: the context is valid.
-    unsafe { tlstrace_candidate(skb, emit::scratch()?, hash) };
-    None
+        // What seems cut may only lie outside the linear part.
+        Err(skip) if skip != Skip::Truncated => return Err(skip),
+        _ => postpone(start, hook),
+    }
+    Ok(())
 }
 
-/// [`packet`] without reading anything in place, which the filter of a packet socket may not.
+/// Leaves everything to [`rest`], which reads nothing in place: the filter of a packet socket may not.
 #[inline(always)]
-pub(crate) fn copied_packet(skb: &mut __sk_buff, start: Start, hook: Hook) {
-    // SAFETY: the context is valid.
-    let hash = unsafe { tlstrace_rare(skb, (start == Start::Ip).into(), hook as u32) };
-    if hash != SETTLED
-        && let Some(scratch) = emit::scratch()
-    {
-        // SAFETY: as above.
-        unsafe { tlstrace_candidate(skb, scratch, hash as u32) };
+pub(crate) fn postpone(start: Start, hook: Hook) {
+    if let Some(scratch) = emit::scratch() {
+        scratch.task = Task {
+            is_unread: 1,
+            hash: 0,
+            is_ip: (start == Start::Ip).into(),
+            is_egress: (hook == Hook::Egress).into(),
+        };
+    }
+}
+
+/// Selects a packet's event, if any, writes it, and counts what became of the packet.
+#[inline(always)]
+pub(crate) fn rest(skb: &mut __sk_buff) {
+    let Some(scratch) = emit::scratch() else { return };
+    let Task { is_unread, hash, is_ip, is_egress } = scratch.task;
+    // SAFETY: all are valid.
+    unsafe {
+        let hash = if is_unread == 0 { u64::from(hash) } else { tlstrace_rare(skb, is_ip, is_egress) };
+        if hash != SETTLED {
+            tlstrace_candidate(skb, scratch, hash as u32);
+        }
     }
 }
 

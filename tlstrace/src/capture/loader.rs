@@ -5,9 +5,9 @@ use std::error::Error;
 use std::{fmt, fs};
 
 use anyhow::Context as _;
-use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, MapData, PerCpuArray, ProgramArray, RingBuf};
 use aya::programs::raw_trace_point::RawTracePointLink;
-use aya::programs::{Program, ProgramError, RawTracePoint, SchedClassifier, SocketFilter};
+use aya::programs::{Program, ProgramError, ProgramFd, RawTracePoint, SchedClassifier, SocketFilter};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use rustix::thread::CapabilitySet;
@@ -83,20 +83,22 @@ pub(super) fn load(
 impl Programs {
     /// The classifier of that name, verified and ready to be attached.
     pub(super) fn classifier(&mut self, name: &str) -> anyhow::Result<&mut SchedClassifier> {
-        let classifier: &mut SchedClassifier = self.program(name)?.try_into()?;
-        if classifier.fd().is_err() {
-            classifier.load().map_err(|error| not_loaded(name, error))?;
+        let rest = symbols::PROGRAM_SELECT;
+        if self.known_classifier(rest)?.fd().is_err() {
+            let fd = self.verified_classifier(rest)?.fd()?.try_clone()?;
+            self.continue_with(symbols::SELECT, &fd)?;
         }
-        Ok(classifier)
+        self.verified_classifier(name)
     }
 
     /// The socket filter of that name, verified and ready to be attached.
-    pub(super) fn filter(&mut self, name: &str) -> anyhow::Result<&SocketFilter> {
-        let filter: &mut SocketFilter = self.program(name)?.try_into()?;
-        if filter.fd().is_err() {
-            filter.load().map_err(|error| not_loaded(name, error))?;
+    pub(super) fn filter(&mut self, name: &str) -> anyhow::Result<&mut SocketFilter> {
+        let rest = symbols::PROGRAM_TAP_SELECT;
+        if self.known_filter(rest)?.fd().is_err() {
+            let fd = self.verified_filter(rest)?.fd()?.try_clone()?;
+            self.continue_with(symbols::TAP_SELECT, &fd)?;
         }
-        Ok(filter)
+        self.verified_filter(name)
     }
 
     /// Loads whatever an interface that appears later may need; says which capabilities attaching it will take.
@@ -114,8 +116,39 @@ impl Programs {
         Ok(needed)
     }
 
+    fn known_classifier(&mut self, name: &str) -> anyhow::Result<&mut SchedClassifier> {
+        Ok(self.program(name)?.try_into()?)
+    }
+
+    fn verified_classifier(&mut self, name: &str) -> anyhow::Result<&mut SchedClassifier> {
+        let classifier = self.known_classifier(name)?;
+        if classifier.fd().is_err() {
+            classifier.load().map_err(|error| not_loaded(name, error))?;
+        }
+        Ok(classifier)
+    }
+
+    fn known_filter(&mut self, name: &str) -> anyhow::Result<&mut SocketFilter> {
+        Ok(self.program(name)?.try_into()?)
+    }
+
+    fn verified_filter(&mut self, name: &str) -> anyhow::Result<&mut SocketFilter> {
+        let filter = self.known_filter(name)?;
+        if filter.fd().is_err() {
+            filter.load().map_err(|error| not_loaded(name, error))?;
+        }
+        Ok(filter)
+    }
+
     fn program(&mut self, name: &str) -> anyhow::Result<&mut Program> {
         self.ebpf.program_mut(name).with_context(|| format!("the BPF object has no program {name}"))
+    }
+
+    /// Says where the tail calls through a program array lead. The kernel empties the array when nobody has it open
+    /// any more: a program that a killed run has left behind does nothing then but look at headers.
+    fn continue_with(&mut self, array: &str, program: &ProgramFd) -> anyhow::Result<()> {
+        let map = self.ebpf.map_mut(array).with_context(|| format!("the BPF object has no map {array}"))?;
+        ProgramArray::try_from(map)?.set(0, program, 0).context("cannot join the BPF programs")
     }
 
     /// Loads the program of the tracepoint [`symbols::SEND_RESET`] and attaches it, for as long as the link lives.

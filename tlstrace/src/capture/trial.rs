@@ -38,6 +38,7 @@ pub fn run() -> Trial {
             };
         let loaded = symbols::PROGRAMS
             .into_iter()
+            .chain([symbols::PROGRAM_SELECT])
             .map(|name| Ok((name, programs.classifier(name)?.info()?.verified_instruction_count())))
             .collect();
         let attached = is_apart.ok().map(|()| {

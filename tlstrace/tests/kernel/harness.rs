@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, PerCpuArray, RingBuf};
+use aya::maps::{Array, PerCpuArray, ProgramArray, RingBuf};
 use aya::programs::{Program, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use tlstrace_common::choice::{Choice, Ports};
@@ -96,20 +96,26 @@ impl Programs {
 
     /// Runs bytes through a program and leaves the events in the ring.
     pub(crate) fn pass(&mut self, program: &str, bytes: &[u8]) {
+        let (rest, array) = match self.ebpf.program(program).unwrap() {
+            Program::SchedClassifier(_) => (symbols::PROGRAM_SELECT, symbols::SELECT),
+            _ => (symbols::PROGRAM_TAP_SELECT, symbols::TAP_SELECT),
+        };
+        for name in [program, rest] {
+            match self.ebpf.program_mut(name).unwrap() {
+                Program::SchedClassifier(classifier) if classifier.fd().is_err() => {
+                    classifier.load().unwrap()
+                }
+                Program::SocketFilter(filter) if filter.fd().is_err() => filter.load().unwrap(),
+                _ => {}
+            }
+        }
+        let rest = self.ebpf.program(rest).unwrap().fd().unwrap().try_clone().unwrap();
+        let array = self.ebpf.map_mut(array).unwrap();
+        ProgramArray::try_from(array).unwrap().set(0, &rest, 0).unwrap();
         let options = TestRunOptions { data_in: Some(bytes), ..TestRunOptions::new() };
         let (result, expected) = match self.ebpf.program_mut(program).unwrap() {
-            Program::SchedClassifier(classifier) => {
-                if classifier.fd().is_err() {
-                    classifier.load().unwrap();
-                }
-                (classifier.test_run(options), TC_ACT_UNSPEC)
-            }
-            Program::SocketFilter(filter) => {
-                if filter.fd().is_err() {
-                    filter.load().unwrap();
-                }
-                (filter.test_run(options), KEEP_NOTHING)
-            }
+            Program::SchedClassifier(classifier) => (classifier.test_run(options), TC_ACT_UNSPEC),
+            Program::SocketFilter(filter) => (filter.test_run(options), KEEP_NOTHING),
             other => panic!("{program} is a {:?}", other.prog_type()),
         };
         assert_eq!(result.unwrap().return_value, expected);

@@ -10,7 +10,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use aya::maps::RingBuf;
+use aya::maps::{ProgramArray, RingBuf};
 use aya::programs::tc::TcAttachOptions;
 use aya::programs::{LinkOrder, SchedClassifier, TcAttachType, TestRun as _, TestRunOptions};
 use aya::sys::{Stats, enable_stats};
@@ -128,6 +128,13 @@ impl Program {
     fn load(object: &[u8], name: &'static str) -> Result<Self> {
         let mut program = Self { ebpf: EbpfLoader::new().load(object)?, name };
         program.classifier()?.load()?;
+        if let Some(rest) = program.ebpf.program_mut(symbols::PROGRAM_SELECT) {
+            let rest: &mut SchedClassifier = rest.try_into()?;
+            rest.load()?;
+            let rest = rest.fd()?.try_clone()?;
+            let array = program.ebpf.map_mut(symbols::SELECT).context("the object lacks an array")?;
+            ProgramArray::try_from(array)?.set(0, &rest, 0)?;
+        }
         Ok(program)
     }
 
