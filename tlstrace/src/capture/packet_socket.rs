@@ -9,27 +9,14 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 
 use aya::programs::SocketFilter;
 
-use super::errno;
-
 /// Lets `filter` see the packets of both directions of the interface with that index, in the calling thread's
 /// network namespace. Dropping the socket ends that. Needs `CAP_NET_RAW`.
 pub(super) fn tap(filter: &SocketFilter, interface: u32) -> anyhow::Result<OwnedFd> {
     let socket = open()?;
     // Before it is bound: no packet passes without the filter.
-    filter.attach(&socket).map_err(|error| explained(error.into()))?;
+    filter.attach(&socket)?;
     bind(&socket, interface)?;
     Ok(socket)
-}
-
-/// A filter counts as memory for a socket's options, of which some kernels (Linux 6.1) grant less than the program takes.
-fn explained(error: anyhow::Error) -> anyhow::Error {
-    match errno(&*error) {
-        Some(libc::ENOMEM) => error.context(
-            "this kernel grants a packet socket too little memory for a filter of this size: \
-             sysctl -w net.core.optmem_max=131072, which is the default of later ones",
-        ),
-        _ => error,
-    }
 }
 
 /// A socket that gets nothing yet, for want of a protocol. `SOCK_RAW`: packets begin with their link header, as they

@@ -5,6 +5,8 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Instant;
 
 use serde_json::Value;
 use tlstrace_peers::{Identity, Namespace, Process, installed, openssl, watch};
@@ -200,15 +202,23 @@ impl Runtime {
         answer.get(5..).unwrap().to_vec()
     }
 
-    /// The process of the only pod.
+    /// The process of the only pod. When the runtime has answered, it need not have become the image's program yet, and
+    /// nothing tells when it does.
     fn sleeper() -> u32 {
         let wanted = format!("/bin/busybox\0sleep\0{}\0", mark());
-        let processes = fs::read_dir("/proc").unwrap().flatten();
-        let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        pids.find(|pid: &u32| {
-            fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == wanted)
-        })
-        .unwrap()
+        let begin = Instant::now();
+        loop {
+            let processes = fs::read_dir("/proc").unwrap().flatten();
+            let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+            let found = pids.find(|pid: &u32| {
+                fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line == wanted)
+            });
+            if let Some(pid) = found {
+                return pid;
+            }
+            assert!(begin.elapsed() < PATIENCE, "{wanted:?} does not run");
+            thread::yield_now();
+        }
     }
 }
 

@@ -107,8 +107,6 @@ fn play() -> Result<()> {
         finit_module(File::open(&module)?, no_parameters, ModuleInitFlags::empty())
             .with_context(|| format!("cannot insert {}", module.display()))?;
     }
-    // The filter of a packet socket takes more than the 20 KiB of Linux 6.1.
-    fs::write("/proc/sys/net/core/optmem_max", "131072").context("cannot raise optmem_max")?;
     tell(&Message::Booted)?;
     MODES.into_iter().try_for_each(|mode| tell(&Message::Watched(watch(mode)?)))
 }
