@@ -1,11 +1,13 @@
 //! Names from a cluster's API: what is listed and watched, and what becomes of it when watches break, the API forgets,
-//! and addresses change hands. The API is a stand-in that answers as the test says.
+//! and addresses change hands. Gateways, and what their configuration says. The API is a stand-in that answers as the
+//! test says.
 
 #![expect(clippy::unwrap_used, reason = "a test panics where it cannot go on")]
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -15,9 +17,16 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 use tlstrace::capture::clock::Clock;
+use tlstrace::capture::file::CaptureReader;
+use tlstrace::command::replay::feed;
+use tlstrace::engine::facts::Role;
 use tlstrace::engine::timestamp::Timestamp;
+use tlstrace::engine::{Engine, Output, Settings};
+use tlstrace::entry;
 use tlstrace::names::kubernetes::{Cluster, follow};
 use tlstrace::names::{Identity, Names};
+use tlstrace::verdict::Verdict;
+use tlstrace::verdict::explain::Product;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_rustls::TlsAcceptor;
@@ -25,6 +34,8 @@ use tokio_rustls::TlsAcceptor;
 const PODS: &str = "/api/v1/pods";
 const SERVICES: &str = "/api/v1/services";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
+const ROUTES: &str = "/apis/apigee.cloud.google.com/v1alpha1/namespaces/apigee/apigeeroutes";
+const LATER_ROUTES: &str = "/apis/apigee.cloud.google.com/v1alpha2/namespaces/apigee/apigeeroutes";
 /// The address that changes hands.
 const ADDRESS: &str = "10.4.0.9";
 const TOKEN: &str = "a-token";
@@ -158,6 +169,63 @@ fn who_is_about_to_go_is_in_doubt_and_who_failed_has_no_address() {
     assert_eq!(cluster.name("10.4.0.10", 8443, cluster.now()), None);
 }
 
+#[test]
+fn a_gateway_is_known_by_its_labels_or_by_what_listens_on_the_port() {
+    let mut proxied = pod("web-7d9f5-aaaaa", "uid-a", Some(ADDRESS));
+    proxied["spec"]["containers"][0]["image"] = "envoyproxy/envoy:v1.36.0".into();
+    proxied["spec"]["containers"][1]["image"] = "nginx:1.29".into();
+    let mut ingress = pod("ingress-7d9f5-bbbbb", "uid-b", Some("10.4.0.10"));
+    ingress["metadata"]["labels"]["app.kubernetes.io/name"] = "ingress-nginx".into();
+    let cluster = Started::new(&[proxied, ingress]);
+    let now = cluster.now();
+    let product =
+        |address, port| cluster.name(address, port, now).unwrap().gateway()?.product_as(Role::Server);
+    assert_eq!(product(ADDRESS, 8443), Some(Product::Envoy));
+    assert_eq!(product(ADDRESS, 15021), None, "either of the containers may listen there");
+    assert_eq!(product("10.4.0.10", 443), Some(Product::Nginx));
+}
+
+#[test]
+fn the_routes_of_an_apigee_ingress_on_this_node_are_evidence_and_the_remedy_names_what_to_change() {
+    let cluster = Started::with(&[apigee_ingress()], Names::with_routes());
+    // A cluster that serves the later version only.
+    cluster.expect(ROUTES).status(StatusCode::NOT_FOUND);
+    let list = cluster.expect(LATER_ROUTES);
+    assert_eq!(list.authorization, format!("Bearer {TOKEN}"));
+    assert!(!list.path.contains("watch"), "{}", list.path);
+    list.list(&[json!({"metadata": {"name": "acme-prod"}, "spec": {
+        "hostnames": ["api.example.com"], "enableNonSniClient": false, "additionalGateways": ["non-sni"]}})]);
+    cluster.until_routes_are_known();
+    let verdict = cluster.completed(sni_missing());
+    assert_eq!(verdict.names.server.as_ref().unwrap().to_string(), "apigee/ingress-7d9f5-aaaaa");
+    let evidence = verdict.evidence.iter().find(|item| item.fact == "apigee_routes").unwrap();
+    assert!(
+        evidence.detail.starts_with("none of the 1 ApigeeRoutes in namespace apigee has the hostname *"),
+        "{evidence:?}"
+    );
+    let remedy = entry::remedy(&verdict);
+    assert!(remedy.starts_with(verdict.remedy), "{remedy}");
+    assert!(remedy.contains(" Apigee hybrid: Create one ApigeeRoute"), "{remedy}");
+}
+
+#[test]
+fn without_leave_to_read_routes_there_are_names_and_no_such_evidence() {
+    let cluster = Started::with(&[apigee_ingress()], Names::with_routes());
+    cluster.expect(ROUTES).status(StatusCode::FORBIDDEN);
+    let verdict = cluster.completed(sni_missing());
+    assert!(verdict.names.server.is_some());
+    assert!(verdict.evidence.iter().all(|item| item.fact != "apigee_routes"), "{:?}", verdict.evidence);
+}
+
+#[test]
+fn routes_that_nobody_asked_about_are_not_read() {
+    let cluster = Started::new(&[apigee_ingress()]);
+    let asked = cluster.api.requests[ROUTES].recv_timeout(Duration::from_secs(4));
+    assert!(asked.is_err(), "{}", asked.unwrap().path);
+    let verdict = cluster.completed(sni_missing());
+    assert!(entry::remedy(&verdict).contains(" Apigee hybrid: "));
+}
+
 /// What happens in ten minutes on a node on which 500 pods come and go per minute, as fast as it can be told.
 #[test]
 fn thousands_of_pods_that_share_addresses_leave_no_wrong_name() {
@@ -206,8 +274,11 @@ struct Started {
 
 impl Started {
     fn new(pods: &[Value]) -> Self {
+        Self::with(pods, Names::default())
+    }
+
+    fn with(pods: &[Value], names: Names) -> Self {
         let api = Api::start();
-        let names = Names::default();
         let (cluster, filled) = (api.cluster.clone(), names.clone());
         let following = thread::spawn(move || follow(cluster, filled).unwrap());
         let list = api.expect(PODS);
@@ -241,6 +312,32 @@ impl Started {
 
     fn name(&self, address: &str, port: u16, at: Timestamp) -> Option<Identity> {
         self.names.directory().name(SocketAddr::new(address.parse().unwrap(), port), at, at)
+    }
+
+    /// With what is known of its ends.
+    fn completed(&self, mut verdict: Verdict) -> Verdict {
+        let now = self.now();
+        let facts = Arc::make_mut(&mut verdict.facts);
+        (facts.first_seen, facts.last_seen) = (now, now);
+        facts.peers[Role::Server as usize].address = SocketAddr::new(ADDRESS.parse().unwrap(), 8443);
+        verdict.root = None;
+        self.names.complete(&mut verdict);
+        verdict
+    }
+
+    /// Waits for an answer that is on its way to be taken.
+    fn until_routes_are_known(&self) {
+        let is_known = || {
+            let evidence = self.names.routes().unwrap().evidence("sni_missing", "apigee", None, self.now());
+            !evidence.is_empty()
+        };
+        for _ in 0..1000 {
+            if is_known() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        panic!("the routes were not taken");
     }
 
     /// The pod that is named for [`ADDRESS`].
@@ -292,7 +389,7 @@ impl Api {
             .unwrap();
         config.alpn_protocols = vec![b"h2".to_vec()];
         let (mut senders, mut requests) = (HashMap::new(), HashMap::new());
-        for path in [PODS, SERVICES, SLICES] {
+        for path in [PODS, SERVICES, SLICES, ROUTES, LATER_ROUTES] {
             let (sender, receiver) = channel();
             senders.insert(path, sender);
             requests.insert(path, receiver);
@@ -436,6 +533,27 @@ fn pod(name: &str, uid: &str, address: Option<&str>) -> Value {
         pod["status"]["podIPs"] = json!([{"ip": address}]);
     }
     pod
+}
+
+fn apigee_ingress() -> Value {
+    let mut pod = pod("ingress-7d9f5-aaaaa", "uid-a", Some(ADDRESS));
+    pod["metadata"]["namespace"] = "apigee".into();
+    pod["metadata"]["labels"]["app"] = "apigee-ingressgateway".into();
+    pod
+}
+
+/// A client without SNI that was refused.
+fn sni_missing() -> Verdict {
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/captures/nginx_reject_handshake_no_sni.pcap");
+    let mut engine = Engine::new(Settings::default());
+    let mut verdicts = Vec::new();
+    feed(&mut CaptureReader::open(&path).unwrap(), &mut engine, &mut |Output::Verdict(verdict)| {
+        verdicts.push(*verdict);
+        Ok(ControlFlow::Continue(()))
+    })
+    .unwrap();
+    verdicts.into_iter().find(|verdict| verdict.id == "sni_missing").unwrap()
 }
 
 fn endpoint(name: &str, uid: &str, address: &str, node: &str) -> Value {

@@ -294,6 +294,10 @@ pub struct NamesArgs {
     /// account.
     #[arg(long, value_name = "DIRECTORY")]
     pub kube_credentials: Option<PathBuf>,
+    /// Read the routes of Apigee hybrid where its ingress gateway runs on this node, and say with a verdict about the
+    /// server name whether they let such a client in. Needs the cluster's API; nothing is changed.
+    #[arg(long)]
+    pub apigee: bool,
 }
 
 /// What is told to other programs.

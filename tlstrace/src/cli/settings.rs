@@ -52,6 +52,8 @@ pub struct Names {
     pub cri: Option<PathBuf>,
     /// Where the token for the cluster's API is, if not where pods have it.
     pub kube_credentials: Option<PathBuf>,
+    /// Whether to read what Apigee hybrid routes.
+    pub apigee: bool,
 }
 
 /// `--metrics`.
@@ -229,6 +231,9 @@ impl Watch {
         if export.metrics_certificates > 0 && output.redact.contains(&RedactArg::Sni) {
             return Err(usage("--metrics-certificates shows server names, which --redact sni hides"));
         }
+        if output.numeric && names.apigee {
+            return Err(usage("--apigee asks for what -n (--numeric) never looks up"));
+        }
         let names = if output.numeric { None } else { Some(Names::new(names)?) };
         let filter =
             if names.is_some() { Filter::new(filter)? } else { Filter::new(filter)?.without_names()? };
@@ -307,14 +312,17 @@ impl Top {
 
 impl Names {
     fn new(args: NamesArgs) -> Result<Self, clap::Error> {
-        let NamesArgs { cri, kube_credentials } = args;
+        let NamesArgs { cri, kube_credentials, apigee } = args;
         if cri.is_some() && !cfg!(feature = "cri") {
             return Err(usage("--cri: this program was built without `cri`"));
         }
         if kube_credentials.is_some() && !cfg!(feature = "k8s") {
             return Err(usage("--kube-credentials: this program was built without `k8s`"));
         }
-        Ok(Self { cri, kube_credentials })
+        if apigee && !cfg!(feature = "k8s") {
+            return Err(usage("--apigee: this program was built without `k8s`"));
+        }
+        Ok(Self { cri, kube_credentials, apigee })
     }
 }
 

@@ -108,8 +108,12 @@ async fn watch(
 
 /// Begins to find out which pods have which addresses: from the cluster, or else from the container runtime.
 fn look_up(sources: &settings::Names, filter: &Filter) -> anyhow::Result<Names> {
-    let names = Names::default();
-    let is_known = follow_cluster(sources, &names)? || follow_runtime(sources, &names)?;
+    let names = if sources.apigee { Names::with_routes() } else { Names::default() };
+    let is_in_cluster = follow_cluster(sources, &names)?;
+    if sources.apigee && !is_in_cluster {
+        notice("--apigee: routes are not known, since the cluster's API is not to be asked from here");
+    }
+    let is_known = is_in_cluster || follow_runtime(sources, &names)?;
     if !is_known && filter.asks_for_names() {
         notice(
             "nobody knows names of pods here: there is neither a container runtime (--cri) nor a service account",

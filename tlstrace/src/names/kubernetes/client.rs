@@ -136,6 +136,7 @@ impl Connection {
         match answer.status() {
             StatusCode::OK => Ok(Body { stream: answer.into_body(), buffer: BytesMut::new(), searched: 0 }),
             StatusCode::GONE => Err(GetError::Expired),
+            StatusCode::NOT_FOUND => Err(GetError::Missing),
             StatusCode::FORBIDDEN => Err(anyhow!("{path}: not allowed to list and watch (RBAC)").into()),
             status => Err(anyhow!("{path}: HTTP status {status}").into()),
         }
@@ -154,6 +155,9 @@ pub(super) enum GetError {
     /// What was asked for is older than what the API remembers: everything is to be listed again.
     #[error("the version has expired")]
     Expired,
+    /// There is no such kind of object.
+    #[error("the API has no such path")]
+    Missing,
     #[error(transparent)]
     Failed(#[from] anyhow::Error),
 }

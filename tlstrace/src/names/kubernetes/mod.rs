@@ -6,6 +6,7 @@
 
 mod client;
 mod objects;
+mod routes;
 mod store;
 
 use std::collections::HashSet;
@@ -64,6 +65,7 @@ pub fn follow(cluster: Cluster, names: Names) -> anyhow::Result<()> {
                 reflector(Some(report)).run::<Pod>(&of_node),
                 reflector(None).run::<Service>(""),
                 reflector(None).run::<EndpointSlice>(""),
+                routes::follow(&cluster, &names, &store),
             )
         };
         let is_abandoned = async {
@@ -110,7 +112,8 @@ impl Reflector {
                     log::info!("{}: too much was missed, all is listed again", T::PATH);
                     version = None;
                 }
-                Err(GetError::Failed(error)) => {
+                Err(error) => {
+                    let error = anyhow::Error::from(error);
                     log::info!("{}: {error:#}", T::PATH);
                     if let Some(first) = self.first.take() {
                         let _ = first.send(Err(error));
