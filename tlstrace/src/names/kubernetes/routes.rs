@@ -21,6 +21,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// Most routes of a namespace, and most namespaces, that are asked for.
 const MAX_ROUTES: u32 = 1000;
 const MAX_NAMESPACES: usize = 16;
+/// API group and resource of what is listed, in the namespaces of gateways only.
+pub const RESOURCE: (&str, &str) = ("apigee.cloud.google.com", "apigeeroutes");
 /// Versions of the resource, as documented; the fields that are read are those of both.
 const VERSIONS: [&str; 2] = ["v1alpha1", "v1alpha2"];
 
@@ -83,9 +85,8 @@ async fn list_version(
     version: &str,
     namespace: &str,
 ) -> Result<Vec<Route>, GetError> {
-    let path = format!(
-        "/apis/apigee.cloud.google.com/{version}/namespaces/{namespace}/apigeeroutes?limit={MAX_ROUTES}"
-    );
+    let (group, resource) = RESOURCE;
+    let path = format!("/apis/{group}/{version}/namespaces/{namespace}/{resource}?limit={MAX_ROUTES}");
     let body = connection.get(&path).await?.whole().await?;
     let list: List = serde_json::from_slice(&body).context("not a list")?;
     Ok(list.items)
