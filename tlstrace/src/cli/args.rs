@@ -100,7 +100,12 @@ pub struct WatchArgs {
 #[derive(Clone, Debug, ClapArgs)]
 pub struct TopArgs {
     /// Captures or saved JSON lines, `-` for standard input (`kubectl logs -f … | tlstrace top -`).
-    #[arg(value_name = "FILE", conflicts_with_all = ["interfaces", "attach", "netns", "timeout", "ring_size"])]
+    #[arg(
+        value_name = "FILE",
+        conflicts_with_all = [
+            "interfaces", "attach", "netns", "timeout", "ring_size", "numeric", "cri", "kube_credentials", "apigee",
+        ]
+    )]
     pub files: Vec<PathBuf>,
     #[command(flatten)]
     pub source: SourceArgs,
@@ -115,8 +120,13 @@ pub struct TopArgs {
     /// Hide server names (`sni`), or the hosts among client addresses (`client`); not in saved lines.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT[,WHAT]", help_heading = "Output")]
     pub redact: Vec<RedactArg>,
+    /// Do not look up who has an address: pods, Services, processes. (Nothing ever waits for it.)
+    #[arg(short, long, help_heading = "Names")]
+    pub numeric: bool,
     #[command(flatten)]
     pub filter: FilterArgs,
+    #[command(flatten)]
+    pub names: NamesArgs,
 }
 
 /// Options of `tlstrace fmt`.
