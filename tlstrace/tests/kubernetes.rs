@@ -13,8 +13,12 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 use std::{fs, thread};
 
+use base64::display::Base64Display;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{Response, StatusCode};
+use rustls::pki_types::CertificateDer;
+use rustls::server::WebPkiClientVerifier;
 use serde_json::{Value, json};
 use tlstrace::capture::clock::Clock;
 use tlstrace::capture::file::CaptureReader;
@@ -167,6 +171,44 @@ fn who_is_about_to_go_is_in_doubt_and_who_failed_has_no_address() {
     assert_eq!(cluster.pod(with_a).unwrap(), "a", "it was deleted only later");
     assert_eq!(cluster.pod(cluster.now()), None);
     assert_eq!(cluster.name("10.4.0.10", 8443, cluster.now()), None);
+}
+
+#[test]
+fn a_kubeconfig_file_with_a_token_or_a_client_certificate_does_as_well() {
+    for is_certificate in [false, true] {
+        let client = rcgen::generate_simple_self_signed(vec!["tlstrace".to_owned()]).unwrap();
+        let api = Api::asking_for(is_certificate.then(|| client.cert.der().clone()));
+        let ca = fs::read_to_string(api.folder.join("ca.crt")).unwrap();
+        fs::write(api.folder.join("client.key"), client.signing_key.serialize_pem()).unwrap();
+        let user = if is_certificate {
+            let certificate = Base64Display::new(client.cert.pem().as_bytes(), &STANDARD).to_string();
+            json!({"client-certificate-data": certificate, "client-key": "client.key"})
+        } else {
+            json!({"tokenFile": "token"})
+        };
+        let (host, port) = ("127.0.0.1", api.cluster.address().rsplit_once(':').unwrap().1.to_owned());
+        let cluster = json!({"server": format!("https://{host}:{port}/prefix/"),
+            "certificate-authority-data": Base64Display::new(ca.as_bytes(), &STANDARD).to_string()});
+        // JSON is YAML.
+        let config = json!({"apiVersion": "v1", "kind": "Config", "current-context": "a",
+            "contexts": [{"name": "a", "context": {"cluster": "b", "user": "c"}}],
+            "clusters": [{"name": "b", "cluster": cluster}], "users": [{"name": "c", "user": user}]});
+        let file = api.folder.join("config");
+        fs::write(&file, config.to_string()).unwrap();
+        let cluster = Cluster::of_kubeconfig(file, "node-1").unwrap();
+        let names = Names::default();
+        let filled = names.clone();
+        let following = thread::spawn(move || follow(cluster, filled).unwrap());
+        let list = api.expect(PODS);
+        assert!(list.path.starts_with("/prefix/api/v1/pods?"), "{}", list.path);
+        let authorization = if is_certificate { String::new() } else { format!("Bearer {TOKEN}") };
+        assert_eq!(list.authorization, authorization);
+        list.list(&[pod("web", "uid-a", Some(ADDRESS))]);
+        following.join().unwrap();
+        let now = Clock::start().now();
+        let end = SocketAddr::new(ADDRESS.parse().unwrap(), 443);
+        assert_eq!(names.directory().name(end, now, now).unwrap().to_string(), "shop/web");
+    }
 }
 
 #[test]
@@ -372,6 +414,11 @@ enum Frame {
 
 impl Api {
     fn start() -> Self {
+        Self::asking_for(None)
+    }
+
+    /// One that wants to see this certificate.
+    fn asking_for(client: Option<CertificateDer<'static>>) -> Self {
         let key = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
         let unique = format!("tlstrace-api-{}-{:?}", std::process::id(), thread::current().id());
         let folder = std::env::temp_dir().join(unique);
@@ -379,12 +426,20 @@ impl Api {
         fs::write(folder.join("ca.crt"), key.cert.pem()).unwrap();
         fs::write(folder.join("token"), format!("{TOKEN}\n")).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider);
+        let config = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider));
+        let verifier = match client {
+            Some(client) => {
+                let mut roots = rustls::RootCertStore::empty();
+                roots.add(client).unwrap();
+                WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build().unwrap()
+            }
+            None => WebPkiClientVerifier::no_client_auth(),
+        };
         let private = key.signing_key.serialize_der().try_into().unwrap();
         let mut config = config
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_no_client_auth()
+            .with_client_cert_verifier(verifier)
             .with_single_cert(vec![key.cert.der().clone()], private)
             .unwrap();
         config.alpn_protocols = vec![b"h2".to_vec()];
@@ -441,9 +496,14 @@ async fn serve(
         let Some(Ok((request, respond))) = accepted else { return };
         let (answer, frames) = unbounded_channel();
         let path = request.uri().path_and_query().unwrap().to_string();
-        let authorization = request.headers()["authorization"].to_str().unwrap().to_owned();
+        let authorization = request.headers().get("authorization");
+        let authorization = authorization.map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
         // The test may be over.
-        let _ = senders[request.uri().path()].send(Request { path, authorization, answer });
+        let _ = senders[request.uri().path().trim_start_matches("/prefix")].send(Request {
+            path,
+            authorization,
+            answer,
+        });
         tokio::spawn(give(respond, frames, broken.clone()));
     }
 }

@@ -300,9 +300,9 @@ pub struct NamesArgs {
     /// Socket of the container runtime that knows this node's pods. Default: where containerd and CRI-O have theirs.
     #[arg(long, value_name = "SOCKET")]
     pub cri: Option<PathBuf>,
-    /// Directory with the `token` and the `ca.crt` to ask the cluster's API with. Default: those of the pod's service
-    /// account.
-    #[arg(long, value_name = "DIRECTORY")]
+    /// What to ask the cluster's API with: a directory with `token` and `ca.crt`, or a kubeconfig file with a token or a
+    /// client certificate. Default: the pod's service account.
+    #[arg(long, value_name = "DIRECTORY|FILE")]
     pub kube_credentials: Option<PathBuf>,
     /// Read the routes of Apigee hybrid where its ingress gateway runs on this node, and say with a verdict about the
     /// server name whether they let such a client in. Needs the cluster's API; nothing is changed.

@@ -51,7 +51,7 @@ pub struct Watch {
 pub struct Names {
     /// The container runtime's socket, if it is not one of the usual.
     pub cri: Option<PathBuf>,
-    /// Where the token for the cluster's API is, if not where pods have it.
+    /// Where the credentials for the cluster's API are, if not where pods have them.
     pub kube_credentials: Option<PathBuf>,
     /// Whether to read what Apigee hybrid routes.
     pub apigee: bool,

@@ -131,7 +131,8 @@ pub(super) fn look_at_processes(names: &Names) {
 #[cfg(feature = "k8s")]
 fn follow_cluster(sources: &settings::Names, names: &Names) -> anyhow::Result<bool> {
     let is_asked = sources.kube_credentials.is_some();
-    let Some(cluster) = names::kubernetes::Cluster::find(sources.kube_credentials.clone()) else {
+    let cluster = names::kubernetes::Cluster::find(sources.kube_credentials.clone());
+    let Some(cluster) = cluster.context("--kube-credentials")? else {
         anyhow::ensure!(!is_asked, "--kube-credentials: no token there, or no KUBERNETES_SERVICE_HOST");
         return Ok(false);
     };

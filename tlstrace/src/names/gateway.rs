@@ -72,7 +72,7 @@ const fn only(product: Product, role: Role) -> Gateway {
 
 impl Gateway {
     /// Of a pod.
-    pub(super) fn of_labels<'a>(label: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {
+    pub fn of_labels<'a>(label: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {
         let fits = |(name, value, _): &&(&str, Option<&str>, Self)| {
             label(name).is_some_and(|found| value.is_none_or(|value| value == found))
         };
@@ -80,7 +80,7 @@ impl Gateway {
     }
 
     /// Of a container: `registry.example:5000/istio/proxyv2:1.27@sha256:…`.
-    pub(super) fn of_image(image: &str) -> Option<Self> {
+    pub fn of_image(image: &str) -> Option<Self> {
         let name = image.split('@').next()?;
         // A colon before the last slash is a registry's.
         let from = name.rfind('/').map_or(0, |slash| slash + 1);
@@ -95,7 +95,7 @@ impl Gateway {
     }
 
     /// Of a process of this host, by what it calls itself.
-    pub(super) fn of_command(command: &str) -> Option<Self> {
+    pub fn of_command(command: &str) -> Option<Self> {
         Some(any(match command {
             "nginx" => Product::Nginx,
             "haproxy" => Product::Haproxy,

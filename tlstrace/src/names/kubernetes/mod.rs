@@ -5,6 +5,7 @@
 //! listed anew if the API does not remember so far back (410 Gone).
 
 mod client;
+mod kubeconfig;
 mod objects;
 mod routes;
 mod store;
