@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tlstrace::cli::args::{self, Args, fold_not};
 use tlstrace::cli::config::Config;
 use tlstrace::cli::settings::Watch;
-use tlstrace::names::kubernetes::{ROUTES, WATCHED};
+use tlstrace::names::kubernetes::{APIGEE, ROUTES, WATCHED};
 use tlstrace_peers::{installed, skip};
 
 /// What the program needs to attach, and to open packet sockets.
@@ -316,7 +316,7 @@ impl Rendered {
                 );
             }
             if names.apigee {
-                expected.insert([ROUTES.0, ROUTES.1, "list"].map(str::to_owned));
+                expected.extend(ROUTES.map(|resource| [APIGEE, resource, "list"].map(str::to_owned)));
             }
         }
         let mut allowed = BTreeSet::new();

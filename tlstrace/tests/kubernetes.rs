@@ -39,6 +39,7 @@ const PODS: &str = "/api/v1/pods";
 const SERVICES: &str = "/api/v1/services";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
 const ROUTES: &str = "/apis/apigee.cloud.google.com/v1alpha1/namespaces/apigee/apigeeroutes";
+const CONFIGURATIONS: &str = "/apis/apigee.cloud.google.com/v1alpha1/namespaces/apigee/apigeerouteconfigs";
 const LATER_ROUTES: &str = "/apis/apigee.cloud.google.com/v1alpha2/namespaces/apigee/apigeeroutes";
 /// The address that changes hands.
 const ADDRESS: &str = "10.4.0.9";
@@ -237,6 +238,7 @@ fn the_routes_of_an_apigee_ingress_on_this_node_are_evidence_and_the_remedy_name
     assert!(!list.path.contains("watch"), "{}", list.path);
     list.list(&[json!({"metadata": {"name": "acme-prod"}, "spec": {
         "hostnames": ["api.example.com"], "enableNonSniClient": false, "additionalGateways": ["non-sni"]}})]);
+    cluster.expect(CONFIGURATIONS).list(&[]);
     cluster.until_routes_are_known();
     let verdict = cluster.completed(sni_missing());
     assert_eq!(verdict.names.server.as_ref().unwrap().to_string(), "apigee/ingress-7d9f5-aaaaa");
@@ -444,7 +446,7 @@ impl Api {
             .unwrap();
         config.alpn_protocols = vec![b"h2".to_vec()];
         let (mut senders, mut requests) = (HashMap::new(), HashMap::new());
-        for path in [PODS, SERVICES, SLICES, ROUTES, LATER_ROUTES] {
+        for path in [PODS, SERVICES, SLICES, ROUTES, LATER_ROUTES, CONFIGURATIONS] {
             let (sender, receiver) = channel();
             senders.insert(path, sender);
             requests.insert(path, receiver);

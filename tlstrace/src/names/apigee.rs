@@ -6,7 +6,7 @@
 //!
 //! Pure: somebody else lists the routes, now and then.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,9 +34,11 @@ pub struct Routes {
 struct Listed {
     at: Timestamp,
     routes: Vec<Route>,
+    configurations: Vec<Route>,
 }
 
-/// One `ApigeeRoute`, in those fields that decide who is let in.
+/// One `ApigeeRoute`, in those fields that decide who is let in; or an `ApigeeRouteConfig`, which is what a virtual host is
+/// made of and has of these only the name, `additionalGateways` and `selector`.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
 #[serde(default)]
 pub struct Route {
@@ -67,9 +69,9 @@ struct Status {
 }
 
 impl Routes {
-    /// Takes all routes of a namespace as they were at `now`.
-    pub fn set(&mut self, namespace: &str, routes: Vec<Route>, now: Timestamp) {
-        self.by_namespace.insert(namespace.into(), Listed { at: now, routes });
+    /// Takes all `ApigeeRoute`s of a namespace, and all its `ApigeeRouteConfig`s, as they were at `now`.
+    pub fn set(&mut self, namespace: &str, routes: Vec<Route>, configurations: Vec<Route>, now: Timestamp) {
+        self.by_namespace.insert(namespace.into(), Listed { at: now, routes, configurations });
     }
 
     /// Forgets all namespaces but these.
@@ -86,14 +88,14 @@ impl Routes {
         name: Option<&str>,
         at: Timestamp,
     ) -> Vec<Evidence> {
-        let Some(Listed { at: listed, routes }) = self.by_namespace.get(namespace) else { return Vec::new() };
-        let age = at.since(*listed);
+        let Some(listed) = self.by_namespace.get(namespace) else { return Vec::new() };
+        let age = at.since(listed.at);
         if age > WORTH {
             return Vec::new();
         }
         let detail = match (verdict, name) {
-            ("sni_missing", _) => without_name(namespace, routes),
-            ("sni_unrecognized", Some(name)) => with_name(namespace, routes, name),
+            ("sni_missing", _) => listed.without_name(namespace),
+            ("sni_unrecognized", Some(name)) => listed.with_name(namespace, name),
             _ => return Vec::new(),
         };
         let age = match age.as_secs() {
@@ -104,42 +106,72 @@ impl Routes {
     }
 }
 
-/// What awaits a client without SNI.
-fn without_name(namespace: &str, routes: &[Route]) -> String {
-    let wildcards: Vec<_> = routes.iter().filter(|route| route.has(WILDCARD)).collect();
-    match &*wildcards {
-        [] => format!(
-            "none of the {} ApigeeRoutes in namespace {namespace} has the hostname *, which clients without SNI need",
-            routes.len()
-        ),
-        [only] => only.describe_wildcard(namespace, routes),
-        several => {
-            let all = several.iter().take(MAX_TOLD).map(|route| route.describe_wildcard(namespace, routes));
-            let all = all.collect::<Vec<_>>().join("; ");
-            format!(
-                "{} ApigeeRoutes have the hostname *, and there must not be more than one: {all}",
-                several.len()
-            )
+impl Listed {
+    /// What awaits a client without SNI.
+    fn without_name(&self, namespace: &str) -> String {
+        let wildcards: Vec<_> = self.routes.iter().filter(|route| route.has(WILDCARD)).collect();
+        let describe = |route: &&Route| self.describe_wildcard(namespace, route);
+        match &*wildcards {
+            [] => format!(
+                "none of the {} ApigeeRoutes in namespace {namespace} has the hostname *, which clients without SNI need",
+                self.routes.len()
+            ),
+            [only] => describe(only),
+            several => {
+                let all = several.iter().take(MAX_TOLD).map(describe).collect::<Vec<_>>().join("; ");
+                let count = several.len();
+                format!(
+                    "{count} ApigeeRoutes have the hostname *, and there must not be more than one: {all}"
+                )
+            }
         }
     }
-}
 
-/// What awaits a client that asks for a name.
-fn with_name(namespace: &str, routes: &[Route], name: &str) -> String {
-    let matching: Vec<_> = routes.iter().filter(|route| route.covers(name)).collect();
-    if matching.is_empty() {
-        return format!(
-            "none of the {} ApigeeRoutes in namespace {namespace} has the hostname {name}",
-            routes.len()
-        );
+    /// What awaits a client that asks for a name.
+    fn with_name(&self, namespace: &str, name: &str) -> String {
+        let matching: Vec<_> = self.routes.iter().filter(|route| route.covers(name)).collect();
+        if matching.is_empty() {
+            let count = self.routes.len();
+            return format!(
+                "none of the {count} ApigeeRoutes in namespace {namespace} has the hostname {name}"
+            );
+        }
+        let all = matching.iter().take(MAX_TOLD).map(|route| {
+            let caveats = route.caveats().join(" and ");
+            let caveats = if caveats.is_empty() { caveats } else { format!(", but {caveats}") };
+            format!("ApigeeRoute {namespace}/{} has the hostname {name}{caveats}", route.metadata.name)
+        });
+        all.collect::<Vec<_>>().join("; ")
     }
-    let all = matching.iter().take(MAX_TOLD).map(|route| {
-        let caveats = route.caveats();
-        let caveats =
-            if caveats.is_empty() { String::new() } else { format!(", but {}", caveats.join(" and ")) };
-        format!("ApigeeRoute {namespace}/{} has the hostname {name}{caveats}", route.metadata.name)
-    });
-    all.collect::<Vec<_>>().join("; ")
+
+    fn describe_wildcard(&self, namespace: &str, route: &Route) -> String {
+        let name = &route.metadata.name;
+        let names_it = |other: &&Route| {
+            let gateways = &other.spec.additional_gateways;
+            // Gateways of other namespaces are named with theirs.
+            gateways.iter().any(|gateway| gateway == name || *gateway == format!("{namespace}/{name}"))
+        };
+        let hosts = self.configurations.iter().chain(&self.routes).filter(names_it);
+        let hosts: BTreeSet<&str> = hosts.map(|host| &*host.metadata.name).collect();
+        let listed = if hosts.is_empty() {
+            "is in no virtual host's additionalGateways".to_owned()
+        } else {
+            let hosts: Vec<_> = hosts.into_iter().take(MAX_TOLD).collect();
+            format!("is in the additionalGateways of {}", hosts.join(", "))
+        };
+        let non_sni = if route.spec.enable_non_sni_client {
+            "enableNonSniClient: true"
+        } else {
+            "no enableNonSniClient"
+        };
+        let mut text =
+            format!("ApigeeRoute {namespace}/{name} has the hostname * and {non_sni}, and {listed}");
+        for caveat in route.caveats() {
+            text.push_str("; it ");
+            text.push_str(&caveat);
+        }
+        text
+    }
 }
 
 impl Route {
@@ -157,35 +189,6 @@ impl Route {
                 None => hostname == name,
             }
         })
-    }
-
-    fn describe_wildcard(&self, namespace: &str, routes: &[Self]) -> String {
-        let name = &self.metadata.name;
-        let is_named = |route: &&Self| {
-            let gateways = &route.spec.additional_gateways;
-            // Gateways of other namespaces are named with theirs.
-            gateways.iter().any(|gateway| gateway == name || *gateway == format!("{namespace}/{name}"))
-        };
-        let mut hosts = routes.iter().filter(is_named).map(|route| &*route.metadata.name).take(MAX_TOLD);
-        let listed = match hosts.next() {
-            Some(first) => {
-                let hosts: Vec<_> = std::iter::once(first).chain(hosts).collect();
-                format!("is in the additionalGateways of {}", hosts.join(", "))
-            }
-            None => "is in no route's additionalGateways".to_owned(),
-        };
-        let non_sni = if self.spec.enable_non_sni_client {
-            "enableNonSniClient: true"
-        } else {
-            "no enableNonSniClient"
-        };
-        let mut text =
-            format!("ApigeeRoute {namespace}/{name} has the hostname * and {non_sni}, and {listed}");
-        for caveat in self.caveats() {
-            text.push_str("; it ");
-            text.push_str(&caveat);
-        }
-        text
     }
 
     /// Why it may have no effect on an ingress gateway.
@@ -219,9 +222,13 @@ mod tests {
 
     fn evidence(routes: &[Route], verdict: &str, name: Option<&str>) -> String {
         let mut known = Routes::default();
-        known.set("apigee", routes.to_vec(), at(0));
+        known.set("apigee", routes.to_vec(), vec![configuration()], at(0));
         let evidence = known.evidence(verdict, "apigee", name, at(0));
         evidence.into_iter().map(|item| item.detail.into_owned()).collect::<Vec<_>>().join("|")
+    }
+
+    fn configuration() -> Route {
+        route("acme-prod-config", &json!({"additionalGateways": ["another", "apigee/from-config"]}))
     }
 
     fn of_group(additional: &[&str]) -> Route {
@@ -243,13 +250,16 @@ mod tests {
         );
         assert_eq!(
             say(&[of_group(&[]), wildcard(false)]),
-            "ApigeeRoute apigee/non-sni has the hostname * and no enableNonSniClient, and is in no route's additionalGateways"
+            "ApigeeRoute apigee/non-sni has the hostname * and no enableNonSniClient, and is in no virtual host's additionalGateways"
         );
         assert_eq!(
             say(&[of_group(&["non-sni"]), wildcard(true)]),
             "ApigeeRoute apigee/non-sni has the hostname * and enableNonSniClient: true, and is in the additionalGateways \
              of acme-prod"
         );
+        let spec = json!({"hostnames": ["*"], "enableNonSniClient": true});
+        let configured = say(&[route("from-config", &spec)]);
+        assert!(configured.ends_with("is in the additionalGateways of acme-prod-config"), "{configured}");
         let two = say(&[wildcard(true), wildcard(true)]);
         assert!(two.starts_with("2 ApigeeRoutes have the hostname *"), "{two}");
     }
@@ -276,7 +286,7 @@ mod tests {
     #[test]
     fn what_was_listed_long_ago_is_told_with_its_age_and_then_no_more() {
         let mut known = Routes::default();
-        known.set("apigee", vec![of_group(&[])], at(0));
+        known.set("apigee", vec![of_group(&[])], Vec::new(), at(0));
         let [told] = &*known.evidence("sni_missing", "apigee", None, at(40)) else { panic!() };
         assert!(told.detail.ends_with("(as of 40 s before)"), "{}", told.detail);
         assert!(known.evidence("sni_missing", "apigee", None, at(400)).is_empty());

@@ -99,7 +99,9 @@ impl Kubeconfig {
         let user = find(users, &context.user).unwrap_or_default();
         let read = |data: Option<String>, file: Option<PathBuf>| -> anyhow::Result<Option<Vec<u8>>> {
             if let Some(data) = data.filter(|data| !data.is_empty()) {
-                return Ok(Some(STANDARD.decode(data.trim()).context("not Base64")?));
+                return Ok(Some(
+                    STANDARD.decode(data.trim()).map_err(|error| anyhow!("not Base64: {error}"))?,
+                ));
             }
             let file = file.filter(|file| !file.as_os_str().is_empty()).map(|file| folder.join(file));
             file.map(|file| fs::read(&file).with_context(|| format!("cannot read {}", file.display())))

@@ -28,7 +28,7 @@ use objects::{Bookmark, EndpointSlice, Event, List, Object, Pod, Service, Status
 use store::{Follow, Gone, Store};
 
 pub use client::Cluster;
-pub use routes::RESOURCE as ROUTES;
+pub use routes::{GROUP as APIGEE, RESOURCES as ROUTES};
 
 /// Paths of what is listed and watched, in all namespaces: so much must be allowed.
 pub const WATCHED: [&str; 3] = [Pod::PATH, Service::PATH, EndpointSlice::PATH];
