@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::aggregate::Aggregates;
+use crate::aggregate::{Aggregate, Aggregates};
 use crate::cli::settings::{Filter, Output, SummaryFormat};
 use crate::engine::timestamp::Timestamp;
 use crate::entry::{Details, Entry};
@@ -43,6 +43,9 @@ pub struct Report<'a> {
 pub trait Export {
     /// Hands on a verdict.
     fn publish(&mut self, verdict: &Verdict, observer: &Observer) -> io::Result<()>;
+
+    /// Hands on what stands for many verdicts.
+    fn aggregate(&mut self, aggregate: &Aggregate, observer: &Observer) -> io::Result<()>;
 
     /// Hands on what was counted until `now`, as text of OpenMetrics.
     fn measure(&mut self, open_metrics: &str, now: Timestamp) -> io::Result<()>;
@@ -154,9 +157,8 @@ impl<'a> Report<'a> {
             material.add(&entry, || Details::of(verdict));
         }
         self.lines.clear();
-        for aggregate in self.aggregates.due(entry.time) {
-            self.sink.aggregate(&aggregate, &self.observer, &mut self.lines)?;
-        }
+        let due = self.aggregates.due(entry.time);
+        self.print_aggregates(&due)?;
         let is_meant = self.gate.shows(&entry) || self.aggregates.are_for(&entry);
         if is_meant && self.aggregates.take(&entry) {
             self.gate.count_aggregated(&entry);
@@ -181,9 +183,8 @@ impl<'a> Report<'a> {
     pub fn advance_to(&mut self, now: Timestamp) -> io::Result<()> {
         self.lines.clear();
         self.sink.advance_to(now, &mut self.lines)?;
-        for aggregate in self.aggregates.due(now) {
-            self.sink.aggregate(&aggregate, &self.observer, &mut self.lines)?;
-        }
+        let due = self.aggregates.due(now);
+        self.print_aggregates(&due)?;
         self.hand_on()
     }
 
@@ -196,9 +197,8 @@ impl<'a> Report<'a> {
     pub fn finish(&mut self, capture: Option<&CaptureTotals>) -> io::Result<()> {
         self.lines.clear();
         self.sink.finish(&mut self.lines)?;
-        for aggregate in self.aggregates.finish() {
-            self.sink.aggregate(&aggregate, &self.observer, &mut self.lines)?;
-        }
+        let rest = self.aggregates.finish();
+        self.print_aggregates(&rest)?;
         self.hand_on()?;
         self.summarise(capture)?;
         self.flush()
@@ -228,6 +228,16 @@ impl<'a> Report<'a> {
     /// Who sees the traffic.
     pub fn observer(&self) -> &Observer {
         &self.observer
+    }
+
+    fn print_aggregates(&mut self, aggregates: &[Aggregate]) -> io::Result<()> {
+        for aggregate in aggregates {
+            if let Some(export) = &mut self.export {
+                export.aggregate(aggregate, &self.observer)?;
+            }
+            self.sink.aggregate(aggregate, &self.observer, &mut self.lines)?;
+        }
+        Ok(())
     }
 
     fn hand_on(&mut self) -> io::Result<()> {

@@ -444,7 +444,7 @@ fn publish(
         match output {
             Output::Verdict(mut verdict) => {
                 if let Some(names) = names {
-                    verdict.names = names.ends(&verdict);
+                    names.complete(&mut verdict);
                 }
                 if let Some(exporter) = exporter {
                     exporter.metrics.observe(&verdict);

@@ -1,23 +1,36 @@
 //! Names from a cluster's API: what is listed and watched, and what becomes of it when watches break, the API forgets,
-//! and addresses change hands. The API is a stand-in that answers as the test says.
+//! and addresses change hands. Gateways, and what their configuration says. The API is a stand-in that answers as the
+//! test says.
 
 #![expect(clippy::unwrap_used, reason = "a test panics where it cannot go on")]
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 use std::{fs, thread};
 
+use base64::display::Base64Display;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{Response, StatusCode};
+use rustls::pki_types::CertificateDer;
+use rustls::server::WebPkiClientVerifier;
 use serde_json::{Value, json};
 use tlstrace::capture::clock::Clock;
+use tlstrace::capture::file::CaptureReader;
+use tlstrace::command::replay::feed;
+use tlstrace::engine::facts::Role;
 use tlstrace::engine::timestamp::Timestamp;
+use tlstrace::engine::{Engine, Output, Settings};
+use tlstrace::entry;
 use tlstrace::names::kubernetes::{Cluster, follow};
 use tlstrace::names::{Identity, Names};
+use tlstrace::verdict::Verdict;
+use tlstrace::verdict::explain::Product;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_rustls::TlsAcceptor;
@@ -25,6 +38,9 @@ use tokio_rustls::TlsAcceptor;
 const PODS: &str = "/api/v1/pods";
 const SERVICES: &str = "/api/v1/services";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
+const ROUTES: &str = "/apis/apigee.cloud.google.com/v1alpha1/namespaces/apigee/apigeeroutes";
+const CONFIGURATIONS: &str = "/apis/apigee.cloud.google.com/v1alpha1/namespaces/apigee/apigeerouteconfigs";
+const LATER_ROUTES: &str = "/apis/apigee.cloud.google.com/v1alpha2/namespaces/apigee/apigeeroutes";
 /// The address that changes hands.
 const ADDRESS: &str = "10.4.0.9";
 const TOKEN: &str = "a-token";
@@ -158,6 +174,102 @@ fn who_is_about_to_go_is_in_doubt_and_who_failed_has_no_address() {
     assert_eq!(cluster.name("10.4.0.10", 8443, cluster.now()), None);
 }
 
+#[test]
+fn a_kubeconfig_file_with_a_token_or_a_client_certificate_does_as_well() {
+    for is_certificate in [false, true] {
+        let client = rcgen::generate_simple_self_signed(vec!["tlstrace".to_owned()]).unwrap();
+        let api = Api::asking_for(is_certificate.then(|| client.cert.der().clone()));
+        let ca = fs::read_to_string(api.folder.join("ca.crt")).unwrap();
+        fs::write(api.folder.join("client.key"), client.signing_key.serialize_pem()).unwrap();
+        let user = if is_certificate {
+            let certificate = Base64Display::new(client.cert.pem().as_bytes(), &STANDARD).to_string();
+            json!({"client-certificate-data": certificate, "client-key": "client.key"})
+        } else {
+            json!({"tokenFile": "token"})
+        };
+        let (host, port) = ("127.0.0.1", api.cluster.address().rsplit_once(':').unwrap().1.to_owned());
+        let cluster = json!({"server": format!("https://{host}:{port}/prefix/"),
+            "certificate-authority-data": Base64Display::new(ca.as_bytes(), &STANDARD).to_string()});
+        // JSON is YAML.
+        let config = json!({"apiVersion": "v1", "kind": "Config", "current-context": "a",
+            "contexts": [{"name": "a", "context": {"cluster": "b", "user": "c"}}],
+            "clusters": [{"name": "b", "cluster": cluster}], "users": [{"name": "c", "user": user}]});
+        let file = api.folder.join("config");
+        fs::write(&file, config.to_string()).unwrap();
+        let cluster = Cluster::of_kubeconfig(file, "node-1").unwrap();
+        let names = Names::default();
+        let filled = names.clone();
+        let following = thread::spawn(move || follow(cluster, filled).unwrap());
+        let list = api.expect(PODS);
+        assert!(list.path.starts_with("/prefix/api/v1/pods?"), "{}", list.path);
+        let authorization = if is_certificate { String::new() } else { format!("Bearer {TOKEN}") };
+        assert_eq!(list.authorization, authorization);
+        list.list(&[pod("web", "uid-a", Some(ADDRESS))]);
+        following.join().unwrap();
+        let now = Clock::start().now();
+        let end = SocketAddr::new(ADDRESS.parse().unwrap(), 443);
+        assert_eq!(names.directory().name(end, now, now).unwrap().to_string(), "shop/web");
+    }
+}
+
+#[test]
+fn a_gateway_is_known_by_its_labels_or_by_what_listens_on_the_port() {
+    let mut proxied = pod("web-7d9f5-aaaaa", "uid-a", Some(ADDRESS));
+    proxied["spec"]["containers"][0]["image"] = "envoyproxy/envoy:v1.36.0".into();
+    proxied["spec"]["containers"][1]["image"] = "nginx:1.29".into();
+    let mut ingress = pod("ingress-7d9f5-bbbbb", "uid-b", Some("10.4.0.10"));
+    ingress["metadata"]["labels"]["app.kubernetes.io/name"] = "ingress-nginx".into();
+    let cluster = Started::new(&[proxied, ingress]);
+    let now = cluster.now();
+    let product =
+        |address, port| cluster.name(address, port, now).unwrap().gateway()?.product_as(Role::Server);
+    assert_eq!(product(ADDRESS, 8443), Some(Product::Envoy));
+    assert_eq!(product(ADDRESS, 15021), None, "either of the containers may listen there");
+    assert_eq!(product("10.4.0.10", 443), Some(Product::Nginx));
+}
+
+#[test]
+fn the_routes_of_an_apigee_ingress_on_this_node_are_evidence_and_the_remedy_names_what_to_change() {
+    let cluster = Started::with(&[apigee_ingress()], Names::with_routes());
+    // A cluster that serves the later version only.
+    cluster.expect(ROUTES).status(StatusCode::NOT_FOUND);
+    let list = cluster.expect(LATER_ROUTES);
+    assert_eq!(list.authorization, format!("Bearer {TOKEN}"));
+    assert!(!list.path.contains("watch"), "{}", list.path);
+    list.list(&[json!({"metadata": {"name": "acme-prod"}, "spec": {
+        "hostnames": ["api.example.com"], "enableNonSniClient": false, "additionalGateways": ["non-sni"]}})]);
+    cluster.expect(CONFIGURATIONS).list(&[]);
+    cluster.until_routes_are_known();
+    let verdict = cluster.completed(sni_missing());
+    assert_eq!(verdict.names.server.as_ref().unwrap().to_string(), "apigee/ingress-7d9f5-aaaaa");
+    let evidence = verdict.evidence.iter().find(|item| item.fact == "apigee_routes").unwrap();
+    assert!(
+        evidence.detail.starts_with("none of the 1 ApigeeRoutes in namespace apigee has the hostname *"),
+        "{evidence:?}"
+    );
+    let remedy = entry::remedy(&verdict);
+    assert!(remedy.starts_with(verdict.remedy), "{remedy}");
+    assert!(remedy.contains(" Apigee hybrid: Create one ApigeeRoute"), "{remedy}");
+}
+
+#[test]
+fn without_leave_to_read_routes_there_are_names_and_no_such_evidence() {
+    let cluster = Started::with(&[apigee_ingress()], Names::with_routes());
+    cluster.expect(ROUTES).status(StatusCode::FORBIDDEN);
+    let verdict = cluster.completed(sni_missing());
+    assert!(verdict.names.server.is_some());
+    assert!(verdict.evidence.iter().all(|item| item.fact != "apigee_routes"), "{:?}", verdict.evidence);
+}
+
+#[test]
+fn routes_that_nobody_asked_about_are_not_read() {
+    let cluster = Started::new(&[apigee_ingress()]);
+    let asked = cluster.api.requests[ROUTES].recv_timeout(Duration::from_secs(4));
+    assert!(asked.is_err(), "{}", asked.unwrap().path);
+    let verdict = cluster.completed(sni_missing());
+    assert!(entry::remedy(&verdict).contains(" Apigee hybrid: "));
+}
+
 /// What happens in ten minutes on a node on which 500 pods come and go per minute, as fast as it can be told.
 #[test]
 fn thousands_of_pods_that_share_addresses_leave_no_wrong_name() {
@@ -206,8 +318,11 @@ struct Started {
 
 impl Started {
     fn new(pods: &[Value]) -> Self {
+        Self::with(pods, Names::default())
+    }
+
+    fn with(pods: &[Value], names: Names) -> Self {
         let api = Api::start();
-        let names = Names::default();
         let (cluster, filled) = (api.cluster.clone(), names.clone());
         let following = thread::spawn(move || follow(cluster, filled).unwrap());
         let list = api.expect(PODS);
@@ -243,6 +358,32 @@ impl Started {
         self.names.directory().name(SocketAddr::new(address.parse().unwrap(), port), at, at)
     }
 
+    /// With what is known of its ends.
+    fn completed(&self, mut verdict: Verdict) -> Verdict {
+        let now = self.now();
+        let facts = Arc::make_mut(&mut verdict.facts);
+        (facts.first_seen, facts.last_seen) = (now, now);
+        facts.peers[Role::Server as usize].address = SocketAddr::new(ADDRESS.parse().unwrap(), 8443);
+        verdict.root = None;
+        self.names.complete(&mut verdict);
+        verdict
+    }
+
+    /// Waits for an answer that is on its way to be taken.
+    fn until_routes_are_known(&self) {
+        let is_known = || {
+            let evidence = self.names.routes().unwrap().evidence("sni_missing", "apigee", None, self.now());
+            !evidence.is_empty()
+        };
+        for _ in 0..1000 {
+            if is_known() {
+                return;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        panic!("the routes were not taken");
+    }
+
     /// The pod that is named for [`ADDRESS`].
     fn pod(&self, at: Timestamp) -> Option<String> {
         Some(self.name(ADDRESS, 8443, at)?.pod?.to_string())
@@ -275,6 +416,11 @@ enum Frame {
 
 impl Api {
     fn start() -> Self {
+        Self::asking_for(None)
+    }
+
+    /// One that wants to see this certificate.
+    fn asking_for(client: Option<CertificateDer<'static>>) -> Self {
         let key = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
         let unique = format!("tlstrace-api-{}-{:?}", std::process::id(), thread::current().id());
         let folder = std::env::temp_dir().join(unique);
@@ -282,17 +428,25 @@ impl Api {
         fs::write(folder.join("ca.crt"), key.cert.pem()).unwrap();
         fs::write(folder.join("token"), format!("{TOKEN}\n")).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ServerConfig::builder_with_provider(provider);
+        let config = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider));
+        let verifier = match client {
+            Some(client) => {
+                let mut roots = rustls::RootCertStore::empty();
+                roots.add(client).unwrap();
+                WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build().unwrap()
+            }
+            None => WebPkiClientVerifier::no_client_auth(),
+        };
         let private = key.signing_key.serialize_der().try_into().unwrap();
         let mut config = config
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_no_client_auth()
+            .with_client_cert_verifier(verifier)
             .with_single_cert(vec![key.cert.der().clone()], private)
             .unwrap();
         config.alpn_protocols = vec![b"h2".to_vec()];
         let (mut senders, mut requests) = (HashMap::new(), HashMap::new());
-        for path in [PODS, SERVICES, SLICES] {
+        for path in [PODS, SERVICES, SLICES, ROUTES, LATER_ROUTES, CONFIGURATIONS] {
             let (sender, receiver) = channel();
             senders.insert(path, sender);
             requests.insert(path, receiver);
@@ -344,9 +498,14 @@ async fn serve(
         let Some(Ok((request, respond))) = accepted else { return };
         let (answer, frames) = unbounded_channel();
         let path = request.uri().path_and_query().unwrap().to_string();
-        let authorization = request.headers()["authorization"].to_str().unwrap().to_owned();
+        let authorization = request.headers().get("authorization");
+        let authorization = authorization.map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default();
         // The test may be over.
-        let _ = senders[request.uri().path()].send(Request { path, authorization, answer });
+        let _ = senders[request.uri().path().trim_start_matches("/prefix")].send(Request {
+            path,
+            authorization,
+            answer,
+        });
         tokio::spawn(give(respond, frames, broken.clone()));
     }
 }
@@ -436,6 +595,27 @@ fn pod(name: &str, uid: &str, address: Option<&str>) -> Value {
         pod["status"]["podIPs"] = json!([{"ip": address}]);
     }
     pod
+}
+
+fn apigee_ingress() -> Value {
+    let mut pod = pod("ingress-7d9f5-aaaaa", "uid-a", Some(ADDRESS));
+    pod["metadata"]["namespace"] = "apigee".into();
+    pod["metadata"]["labels"]["app"] = "apigee-ingressgateway".into();
+    pod
+}
+
+/// A client without SNI that was refused.
+fn sni_missing() -> Verdict {
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/captures/nginx_reject_handshake_no_sni.pcap");
+    let mut engine = Engine::new(Settings::default());
+    let mut verdicts = Vec::new();
+    feed(&mut CaptureReader::open(&path).unwrap(), &mut engine, &mut |Output::Verdict(verdict)| {
+        verdicts.push(*verdict);
+        Ok(ControlFlow::Continue(()))
+    })
+    .unwrap();
+    verdicts.into_iter().find(|verdict| verdict.id == "sni_missing").unwrap()
 }
 
 fn endpoint(name: &str, uid: &str, address: &str, node: &str) -> Value {

@@ -13,6 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
+use tlstrace::aggregate::{Aggregate, Quantiles};
 use tlstrace::capture::file::CaptureReader;
 use tlstrace::command::replay::feed;
 use tlstrace::engine::timestamp::Timestamp;
@@ -21,7 +22,7 @@ use tlstrace::metrics::{Format, Metrics, Reading};
 use tlstrace::otlp::Exporter;
 use tlstrace::report::Export as _;
 use tlstrace::sink::Observer;
-use tlstrace::verdict::Verdict;
+use tlstrace::verdict::{Severity, Verdict};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const TAKEN: &str = "200 OK";
@@ -33,6 +34,33 @@ fn a_verdict_is_a_log_record_with_the_fields_of_its_line() {
     let verdict = verdict();
     let mut exporter = collector.exporter();
     exporter.publish(&verdict, &Observer::default()).unwrap();
+    let (path, request) = collector.next();
+    assert_eq!(path, "/prefix/v1/logs");
+    insta::assert_snapshot!(serde_json::to_string_pretty(&request).unwrap());
+    assert_eq!(exporter.monitor().finish(PATIENCE).failed, 0);
+}
+
+#[test]
+fn what_stands_for_many_verdicts_is_one_log_record_with_the_fields_of_its_line() {
+    let collector = Collector::start(&[TAKEN]);
+    let aggregate = Aggregate {
+        start: START,
+        end: START.after(Duration::from_secs(10)),
+        verdict: "ok".to_owned(),
+        severity: Severity::Info,
+        server: Some(([192, 0, 2, 1], 8443).into()),
+        server_name: Some("api.example.com".to_owned()),
+        identity: None,
+        count: 1234,
+        handshake: Some([3, 4, 12].map(Duration::from_millis)).map(|[p50, p90, p99]| Quantiles {
+            p50,
+            p90,
+            p99,
+        }),
+        is_suppressed: false,
+    };
+    let mut exporter = collector.exporter();
+    exporter.aggregate(&aggregate, &Observer::default()).unwrap();
     let (path, request) = collector.next();
     assert_eq!(path, "/prefix/v1/logs");
     insta::assert_snapshot!(serde_json::to_string_pretty(&request).unwrap());

@@ -224,6 +224,7 @@ fn everything_known() -> Identity {
         node: name("node-1"),
         service: name("web"),
         process: Some(Process { pid: 7, command: "envoy".into() }),
+        gateway: None,
     }
 }
 

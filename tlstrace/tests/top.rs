@@ -50,6 +50,25 @@ fn saved_lines_are_followed_and_keys_lead_to_the_remedy_and_back() {
 }
 
 #[test]
+fn names_and_counts_in_the_lines_of_a_cluster_are_shown() {
+    let (mut terminal, mut input) = with_piped_input();
+    let line = String::from_utf8(saved("closed_port.pcap")).unwrap();
+    let mut line: serde_json::Value = serde_json::from_str(line.lines().next().unwrap()).unwrap();
+    let time = line["@timestamp"].clone();
+    line["server"]["k8s"] = serde_json::json!({"pod": {"name": "web-7d9f"}, "namespace": {"name": "shop"},
+        "workload": {"kind": "Deployment", "name": "web"}});
+    let counted = serde_json::json!({"@timestamp": time, "event": {"start": time, "end": time},
+        "server": line["server"], "tls": {"client": {"server_name": "web.example"}},
+        "tlstrace": {"schema": "tlstrace-aggregate/1", "verdict": "ok", "severity": "info", "count": 1234}});
+    write!(input, "[pod/tlstrace-x/tlstrace] {line}\n[pod/tlstrace-y/tlstrace] {counted}\n").unwrap();
+    terminal.find(PATIENCE, "1,235 handshakes").unwrap();
+    terminal.press("\t\r").unwrap();
+    terminal.find(PATIENCE, "shop/web-7d9f, Deployment web").unwrap();
+    terminal.press("q").unwrap();
+    assert_given_back(&mut terminal);
+}
+
+#[test]
 fn captures_are_judged_and_shown() {
     let file = directory().join("closed_port.pcap");
     let mut terminal = Terminal::spawn(tlstrace().arg("top").arg(file)).unwrap();

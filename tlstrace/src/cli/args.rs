@@ -100,7 +100,12 @@ pub struct WatchArgs {
 #[derive(Clone, Debug, ClapArgs)]
 pub struct TopArgs {
     /// Captures or saved JSON lines, `-` for standard input (`kubectl logs -f … | tlstrace top -`).
-    #[arg(value_name = "FILE", conflicts_with_all = ["interfaces", "attach", "netns", "timeout", "ring_size"])]
+    #[arg(
+        value_name = "FILE",
+        conflicts_with_all = [
+            "interfaces", "attach", "netns", "timeout", "ring_size", "numeric", "cri", "kube_credentials", "apigee",
+        ]
+    )]
     pub files: Vec<PathBuf>,
     #[command(flatten)]
     pub source: SourceArgs,
@@ -115,8 +120,13 @@ pub struct TopArgs {
     /// Hide server names (`sni`), or the hosts among client addresses (`client`); not in saved lines.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT[,WHAT]", help_heading = "Output")]
     pub redact: Vec<RedactArg>,
+    /// Do not look up who has an address: pods, Services, processes. (Nothing ever waits for it.)
+    #[arg(short, long, help_heading = "Names")]
+    pub numeric: bool,
     #[command(flatten)]
     pub filter: FilterArgs,
+    #[command(flatten)]
+    pub names: NamesArgs,
 }
 
 /// Options of `tlstrace fmt`.
@@ -290,10 +300,14 @@ pub struct NamesArgs {
     /// Socket of the container runtime that knows this node's pods. Default: where containerd and CRI-O have theirs.
     #[arg(long, value_name = "SOCKET")]
     pub cri: Option<PathBuf>,
-    /// Directory with the `token` and the `ca.crt` to ask the cluster's API with. Default: those of the pod's service
-    /// account.
-    #[arg(long, value_name = "DIRECTORY")]
+    /// What to ask the cluster's API with: a directory with `token` and `ca.crt`, or a kubeconfig file with a token or a
+    /// client certificate. Default: the pod's service account.
+    #[arg(long, value_name = "DIRECTORY|FILE")]
     pub kube_credentials: Option<PathBuf>,
+    /// Read the routes of Apigee hybrid where its ingress gateway runs on this node, and say with a verdict about the
+    /// server name whether they let such a client in. Needs the cluster's API; nothing is changed.
+    #[arg(long)]
+    pub apigee: bool,
 }
 
 /// What is told to other programs.

@@ -116,6 +116,7 @@ struct Export {
 struct Names {
     cri: Option<PathBuf>,
     kube_credentials: Option<PathBuf>,
+    apigee: Option<bool>,
 }
 
 /// `443` or `"8000-8999"`.
@@ -155,9 +156,10 @@ impl Config {
         output.apply(&mut args.output, given);
         filter.apply(&mut args.filter, given);
         export.apply(&mut args.export, given);
-        let Names { cri, kube_credentials } = names;
+        let Names { cri, kube_credentials, apigee } = names;
         set(&mut args.names.cri, cri, "cri", given);
         set(&mut args.names.kube_credentials, kube_credentials, "kube_credentials", given);
+        set(&mut args.names.apigee, apigee, "apigee", given);
     }
 }
 

@@ -19,6 +19,7 @@ use super::args::{
 use super::args::{ClockArg, TopArgs};
 use super::glob::Glob;
 use super::values;
+use crate::aggregate::Aggregate;
 use crate::capture::clock;
 use crate::capture::interfaces::Selection;
 use crate::capture::{self, Mode, NetworkNamespace};
@@ -50,8 +51,10 @@ pub struct Watch {
 pub struct Names {
     /// The container runtime's socket, if it is not one of the usual.
     pub cri: Option<PathBuf>,
-    /// Where the token for the cluster's API is, if not where pods have it.
+    /// Where the credentials for the cluster's API are, if not where pods have them.
     pub kube_credentials: Option<PathBuf>,
+    /// Whether to read what Apigee hybrid routes.
+    pub apigee: bool,
 }
 
 /// `--metrics`.
@@ -147,7 +150,8 @@ pub struct Top {
 #[cfg(feature = "top")]
 #[derive(Clone, Debug)]
 pub enum TopSource {
-    Live(Live),
+    /// With names, unless addresses are to be left as they are.
+    Live(Live, Option<Names>),
     /// Captures or saved lines; `-` is standard input.
     Files(Vec<PathBuf>),
 }
@@ -229,7 +233,7 @@ impl Watch {
         if export.metrics_certificates > 0 && output.redact.contains(&RedactArg::Sni) {
             return Err(usage("--metrics-certificates shows server names, which --redact sni hides"));
         }
-        let names = if output.numeric { None } else { Some(Names::new(names)?) };
+        let names = Names::unless(output.numeric, names)?;
         let filter =
             if names.is_some() { Filter::new(filter)? } else { Filter::new(filter)?.without_names()? };
         let Live { capture, network_namespace, timeout } = Live::new(source, &filter)?;
@@ -276,10 +280,12 @@ impl Live {
 impl Top {
     /// As [`Watch::new`].
     pub fn new(args: TopArgs) -> Result<Self, clap::Error> {
-        let TopArgs { files, source, judge, color, time, redact, filter } = args;
+        let TopArgs { files, source, judge, color, time, redact, numeric, filter, names } = args;
         let filter = Filter::new(filter)?;
         let (source, filter) = if files.is_empty() {
-            (TopSource::Live(Live::new(source, &filter)?), filter.without_names()?)
+            let names = Names::unless(numeric, names)?;
+            let filter = if names.is_some() { filter } else { filter.without_names()? };
+            (TopSource::Live(Live::new(source, &filter)?, names), filter)
         } else {
             (TopSource::Files(files), filter)
         };
@@ -306,15 +312,26 @@ impl Top {
 }
 
 impl Names {
+    /// None, if addresses are to be left as they are.
+    fn unless(is_numeric: bool, args: NamesArgs) -> Result<Option<Self>, clap::Error> {
+        if is_numeric && args.apigee {
+            return Err(usage("--apigee asks for what -n (--numeric) never looks up"));
+        }
+        if is_numeric { Ok(None) } else { Self::new(args).map(Some) }
+    }
+
     fn new(args: NamesArgs) -> Result<Self, clap::Error> {
-        let NamesArgs { cri, kube_credentials } = args;
+        let NamesArgs { cri, kube_credentials, apigee } = args;
         if cri.is_some() && !cfg!(feature = "cri") {
             return Err(usage("--cri: this program was built without `cri`"));
         }
         if kube_credentials.is_some() && !cfg!(feature = "k8s") {
             return Err(usage("--kube-credentials: this program was built without `k8s`"));
         }
-        Ok(Self { cri, kube_credentials })
+        if apigee && !cfg!(feature = "k8s") {
+            return Err(usage("--apigee: this program was built without `k8s`"));
+        }
+        Ok(Self { cri, kube_credentials, apigee })
     }
 }
 
@@ -568,6 +585,27 @@ impl Filter {
             && either(&self.workload, &|identity| Some(&*identity.workload.as_ref()?.name))
     }
 
+    /// Whether all verdicts that an aggregate stands for are meant. It tells of no client.
+    pub fn accepts_aggregate(&self, aggregate: &Aggregate) -> bool {
+        let Aggregate { verdict, severity, server, server_name, identity, .. } = aggregate;
+        let named = |criterion: &Criterion<Glob>, name: Option<&str>| {
+            criterion.accepts(|pattern| name.is_some_and(|name| pattern.matches_in_any_case(name)))
+        };
+        let server_is = identity.as_deref();
+        let workload = server_is.and_then(|identity| identity.workload.as_ref());
+        self.client.any.is_empty()
+            && self.client.none.is_empty()
+            && self.verdict.accepts(|pattern| pattern.matches(verdict))
+            && self.severity.accepts(|wanted| wanted == severity)
+            && self.server.accepts(|network| server.is_some_and(|server| network.contains(server.ip())))
+            && (self.ports.is_empty()
+                || server.is_some_and(|server| self.ports.iter().any(|ports| ports.contains(&server.port()))))
+            && named(&self.server_name, server_name.as_deref())
+            && named(&self.pod, server_is.and_then(|identity| identity.pod.as_deref()))
+            && named(&self.namespace, server_is.and_then(|identity| identity.namespace.as_deref()))
+            && named(&self.workload, workload.map(|workload| &*workload.name))
+    }
+
     /// Connections that an engine has followed passed this already; saved lines have not.
     fn accepts_ports(&self, entry: &Entry<'_>) -> bool {
         let ends = [entry.client.port(), entry.server.port()];
@@ -662,6 +700,7 @@ mod tests {
 
     use super::*;
     use crate::cli::args::{Command, fold_not};
+    use crate::engine::timestamp::Timestamp;
     use crate::names::{Ends, Workload};
 
     fn watch(line: &str) -> Result<Watch, clap::Error> {
@@ -709,6 +748,29 @@ mod tests {
         let words = ["tlstrace", "replay", "a.pcap", "--pod", "x"].map(OsString::from);
         let Some(Command::Replay(args)) = Args::try_parse_from(words).unwrap().command else { panic!() };
         assert_eq!(Replay::new(args).unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn an_aggregate_is_meant_if_all_that_it_stands_for_is() {
+        let aggregate = Aggregate {
+            start: Timestamp::default(),
+            end: Timestamp::default(),
+            verdict: "ok".to_owned(),
+            severity: Severity::Info,
+            server: Some(SocketAddr::from(([10, 4, 0, 9], 8443))),
+            server_name: Some("api.example.com".to_owned()),
+            identity: None,
+            count: 7,
+            handshake: None,
+            is_suppressed: false,
+        };
+        let accepts = |line: &str| watch(line).unwrap().filter.accepts_aggregate(&aggregate);
+        assert!(accepts("") && accepts("--verdict ok --sni *.example.com --server 10.4.0.0/16 --port 8443"));
+        assert!(
+            !accepts("--client 0.0.0.0/0") && !accepts("--not --client 10.0.0.0/8"),
+            "clients are not told"
+        );
+        assert!(!accepts("--pod *") && accepts("--not --pod web-*"));
     }
 
     #[test]

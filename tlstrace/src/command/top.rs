@@ -17,6 +17,7 @@ use crate::cli::settings::{self, Live, Top, TopSource};
 use crate::cli::{QueuedNotices, notice};
 use crate::engine::{self, Engine, Output};
 use crate::entry::Saved;
+use crate::names::Names;
 use crate::outlet::Outlet;
 use crate::report::Report;
 use crate::run::{self, End, Signals};
@@ -36,13 +37,15 @@ pub(super) fn run(settings: &Top) -> anyhow::Result<Exit> {
     }
     let board = Board::new(State::new(settings.offset));
     let result = match &settings.source {
-        TopSource::Live(live) => {
+        TopSource::Live(live, names) => {
+            let names =
+                names.as_ref().map(|sources| watch::look_up(sources, &settings.filter)).transpose()?;
             if let Some(namespace) = &live.network_namespace {
                 capture::enter(namespace)?;
             }
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.context("cannot start the tokio runtime")?;
-            runtime.block_on(show_live(settings, live, &board))
+            runtime.block_on(show_live(settings, live, names, &board))
         }
         TopSource::Files(files) => show_files(settings, files, &board),
     };
@@ -53,10 +56,11 @@ pub(super) fn run(settings: &Top) -> anyhow::Result<Exit> {
     result
 }
 
-async fn show_live(settings: &Top, live: &Live, board: &Board) -> anyhow::Result<Exit> {
+async fn show_live(settings: &Top, live: &Live, names: Option<Names>, board: &Board) -> anyhow::Result<Exit> {
     let enough = Arc::new(Notify::new());
     let mut signals = Signals::listen()?.or(Arc::clone(&enough));
     let mut engine = watch::engine(&settings.filter, &settings.judging)?;
+    names.iter().for_each(watch::look_at_processes);
     let mut capture = watch::start(live.capture.clone(), |note| board.lock().note(&note))?;
     board.lock().set_source(&capture.describe());
     // Nobody reads it: what is shown is on the board.
@@ -65,7 +69,8 @@ async fn show_live(settings: &Top, live: &Live, board: &Board) -> anyhow::Result
     let observer = Observer { locality: settings.judging.locality.clone(), ..Observer::default() };
     let (output, filter) = (settings.output.clone(), settings.filter.clone());
     let mut report = Report::with_sink(Box::new(board.clone()), output, filter, observer, &mut out);
-    let printing = run::Printing { report: &mut report, printer: &printer, exporter: None, names: None };
+    let printing =
+        run::Printing { report: &mut report, printer: &printer, exporter: None, names: names.as_ref() };
 
     let display = Display::start(board.clone(), settings.output.style.colour, enough)?;
     let notices = QueuedNotices::to(board.clone()).context("cannot start a thread")?;
@@ -166,6 +171,9 @@ fn take_lines(input: &mut dyn BufRead, settings: &Top, board: &Board) -> io::Res
             Ok(Saved::Verdict(saved)) if settings.filter.accepts(&saved.0) => {
                 let (entry, details) = *saved;
                 board.lock().add(&entry, || details);
+            }
+            Ok(Saved::Aggregate(aggregate)) if settings.filter.accepts_aggregate(&aggregate) => {
+                board.lock().add_aggregate(&aggregate);
             }
             Ok(Saved::Verdict(_) | Saved::Aggregate(_) | Saved::Summary(_)) => {}
             Err(_) => {

@@ -56,11 +56,7 @@ async fn watch(
 ) -> anyhow::Result<Exit> {
     let mut signals = Signals::listen()?;
     let mut engine = engine(&settings.filter, &settings.judging)?;
-    if let Some(names) = &names
-        && let Err(error) = names::follow_listeners(names.listeners())
-    {
-        log::info!("which processes listen is not known: {error:#}");
-    }
+    names.iter().for_each(look_at_processes);
     let mut capture = start(settings.capture, notice)?;
     let certificates = settings.metrics.map_or(0, |metrics| metrics.certificates);
     let is_measured = endpoint.is_some() || export.is_some();
@@ -107,9 +103,15 @@ async fn watch(
 }
 
 /// Begins to find out which pods have which addresses: from the cluster, or else from the container runtime.
-fn look_up(sources: &settings::Names, filter: &Filter) -> anyhow::Result<Names> {
-    let names = Names::default();
-    let is_known = follow_cluster(sources, &names)? || follow_runtime(sources, &names)?;
+///
+/// To be called in the node's network namespace.
+pub(super) fn look_up(sources: &settings::Names, filter: &Filter) -> anyhow::Result<Names> {
+    let names = if sources.apigee { Names::with_routes() } else { Names::default() };
+    let is_in_cluster = follow_cluster(sources, &names)?;
+    if sources.apigee && !is_in_cluster {
+        notice("--apigee: routes are not known, since the cluster's API is not to be asked from here");
+    }
+    let is_known = is_in_cluster || follow_runtime(sources, &names)?;
     if !is_known && filter.asks_for_names() {
         notice(
             "nobody knows names of pods here: there is neither a container runtime (--cri) nor a service account",
@@ -118,11 +120,19 @@ fn look_up(sources: &settings::Names, filter: &Filter) -> anyhow::Result<Names> 
     Ok(names)
 }
 
+/// Begins to find out which processes listen in the network namespace that is watched.
+pub(super) fn look_at_processes(names: &Names) {
+    if let Err(error) = names::follow_listeners(names.listeners()) {
+        log::info!("which processes listen is not known: {error:#}");
+    }
+}
+
 /// Whether this is a pod that may ask. Who was told where to ask must not be left without an answer.
 #[cfg(feature = "k8s")]
 fn follow_cluster(sources: &settings::Names, names: &Names) -> anyhow::Result<bool> {
     let is_asked = sources.kube_credentials.is_some();
-    let Some(cluster) = names::kubernetes::Cluster::find(sources.kube_credentials.clone()) else {
+    let cluster = names::kubernetes::Cluster::find(sources.kube_credentials.clone());
+    let Some(cluster) = cluster.context("--kube-credentials")? else {
         anyhow::ensure!(!is_asked, "--kube-credentials: no token there, or no KUBERNETES_SERVICE_HOST");
         return Ok(false);
     };

@@ -14,11 +14,11 @@ use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::engine::facts::ConnectionId;
+use crate::engine::facts::{ConnectionId, Role};
 use crate::engine::timestamp::Timestamp;
 use crate::names::Ends;
 use crate::tls::fingerprint;
-use crate::verdict::{Confidence, EndedBy, Severity, Verdict};
+use crate::verdict::{Blame, Confidence, EndedBy, Severity, Verdict, explain};
 
 pub use redact::Redaction;
 pub use saved::{NotOurs, Saved};
@@ -88,6 +88,19 @@ pub struct Leaf<'a> {
     pub subject: Cow<'a, str>,
     /// Seconds since 1970.
     pub not_after: i64,
+}
+
+/// What to do about a verdict: in general, and by the settings of the product that one of its ends is.
+pub fn remedy(verdict: &Verdict) -> Cow<'static, str> {
+    let step = |role: Role| {
+        let product = verdict.names.of(role)?.gateway()?.product_as(role)?;
+        Some((product, explain::step(verdict.id, product, role)?))
+    };
+    let first = if verdict.blame == Blame::Client { Role::Client } else { Role::Server };
+    match step(first).or_else(|| step(first.peer())) {
+        Some((product, step)) => format!("{} {}: {step}", verdict.remedy, product.name()).into(),
+        None => verdict.remedy.into(),
+    }
 }
 
 /// What stands under a verdict for those who want to know more.
@@ -160,7 +173,7 @@ impl<'a> Details<'a> {
             evidence: verdict.evidence.iter().map(|item| detail(item.fact, &item.detail)).collect(),
             warnings: verdict.warnings.iter().map(|item| detail(item.fact, &item.detail)).collect(),
             alternatives: verdict.alternatives.iter().map(|item| detail(item.verdict, &item.why)).collect(),
-            remedy: (verdict.severity > Severity::Info).then(|| verdict.remedy.into()),
+            remedy: (verdict.severity > Severity::Info).then(|| remedy(verdict)),
         }
     }
 }

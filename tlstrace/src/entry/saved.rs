@@ -219,6 +219,7 @@ impl From<Kubernetes> for Identity {
             node: name(fields.node),
             service: name(fields.service),
             process: None,
+            gateway: None,
         }
     }
 }

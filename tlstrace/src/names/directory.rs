@@ -99,6 +99,7 @@ impl Directory {
             let is_only = ports.all(|other| other.service.is_none());
             identity.container = port.container.clone().or(identity.container);
             identity.service = port.service.clone().filter(|_| is_only).or(identity.service);
+            identity.gateway = identity.gateway.or(port.gateway);
         }
         Some(identity)
     }
@@ -397,6 +398,7 @@ mod tests {
             number,
             container: container.map(Into::into),
             service: service.map(Into::into),
+            gateway: None,
         };
         let ports = [
             port(443, Some("envoy"), Some("web")),

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::gateway::Gateway;
+use crate::engine::facts::Role;
+
 /// Names of whoever has an address. Texts are as a cluster or a process gave them, and not safe for a terminal.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Identity {
@@ -16,6 +19,8 @@ pub struct Identity {
     pub service: Option<Arc<str>>,
     /// On this host, and in none of its pods.
     pub process: Option<Process>,
+    /// What its pod is known to be; see [`Self::gateway`].
+    pub gateway: Option<Gateway>,
 }
 
 /// What a pod was made for: its outermost owner that is known.
@@ -40,6 +45,8 @@ pub struct Port {
     pub number: u16,
     pub container: Option<Arc<str>>,
     pub service: Option<Arc<str>>,
+    /// What the container is known to be.
+    pub gateway: Option<Gateway>,
 }
 
 /// Names of both ends of a connection, where they are known.
@@ -55,6 +62,11 @@ impl Identity {
         *self == Self::default()
     }
 
+    /// The product that its pod or process is, if that is known.
+    pub fn gateway(&self) -> Option<Gateway> {
+        self.gateway.or_else(|| Gateway::of_command(&self.process.as_ref()?.command))
+    }
+
     /// Takes from `other` what is not known yet.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
@@ -66,6 +78,7 @@ impl Identity {
             node: self.node.or(other.node),
             service: self.service.or(other.service),
             process: self.process.or(other.process),
+            gateway: self.gateway.or(other.gateway),
         }
     }
 }
@@ -84,6 +97,14 @@ impl fmt::Display for Identity {
 }
 
 impl Ends {
+    /// The one in this role.
+    pub fn of(&self, role: Role) -> Option<&Identity> {
+        match role {
+            Role::Client => self.client.as_deref(),
+            Role::Server => self.server.as_deref(),
+        }
+    }
+
     /// Those that are known, the client first.
     pub fn known(&self) -> impl Iterator<Item = &Identity> {
         [&self.client, &self.server].into_iter().flatten().map(|identity| &**identity)

@@ -4,9 +4,11 @@
 //! there is no doubt. Whoever fills it does so in a thread of its own; to name the ends of a verdict is to read it, so
 //! that nothing ever waits for a look-up.
 
+pub mod apigee;
 #[cfg(feature = "cri")]
 pub mod cri;
 mod directory;
+mod gateway;
 mod identity;
 #[cfg(feature = "k8s")]
 pub mod kubernetes;
@@ -17,11 +19,14 @@ mod workload;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::engine::facts::Peer;
+use crate::engine::facts::{Peer, Role};
 use crate::engine::timestamp::Timestamp;
+use crate::verdict::explain::Product;
 use crate::verdict::{Severity, Verdict};
 
+use apigee::Routes;
 pub use directory::{Claim, Directory, Owner, Source};
+pub use gateway::Gateway;
 pub use identity::{Ends, Identity, Port, Process, Workload};
 pub use processes::{Listeners, follow_listeners};
 
@@ -30,9 +35,15 @@ pub use processes::{Listeners, follow_listeners};
 pub struct Names {
     directory: Arc<Mutex<Directory>>,
     listeners: Arc<Mutex<Listeners>>,
+    routes: Option<Arc<Mutex<Routes>>>,
 }
 
 impl Names {
+    /// Such that routes of Apigee hybrid are of interest, too.
+    pub fn with_routes() -> Self {
+        Self { routes: Some(Arc::default()), ..Self::default() }
+    }
+
     /// Who has an address in a cluster.
     pub fn directory(&self) -> MutexGuard<'_, Directory> {
         self.directory.lock().unwrap_or_else(PoisonError::into_inner)
@@ -43,8 +54,31 @@ impl Names {
         &self.listeners
     }
 
+    /// The routes of gateways of this node, if they are of interest.
+    pub fn routes(&self) -> Option<MutexGuard<'_, Routes>> {
+        let routes = self.routes.as_deref()?;
+        Some(routes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Adds to a verdict what is known of the ends of its connection.
+    pub fn complete(&self, verdict: &mut Verdict) {
+        verdict.names = self.ends(verdict);
+        if verdict.severity == Severity::Info {
+            return;
+        }
+        let Some((routes, server)) = self.routes().zip(verdict.names.server.as_deref()) else { return };
+        let product = server.gateway().and_then(|gateway| gateway.product_as(Role::Server));
+        let namespace = server.namespace.as_deref().filter(|_| product == Some(Product::ApigeeHybrid));
+        let name = verdict.facts.server_name();
+        let evidence = namespace
+            .map(|namespace| routes.evidence(verdict.id, namespace, name.as_deref(), verdict.time()))
+            .unwrap_or_default();
+        drop(name);
+        verdict.evidence.extend(evidence);
+    }
+
     /// Who the ends of the verdict's connection are.
-    pub fn ends(&self, verdict: &Verdict) -> Ends {
+    fn ends(&self, verdict: &Verdict) -> Ends {
         let facts = &*verdict.facts;
         let period = (facts.first_seen, facts.last_seen);
         let directory = self.directory();

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::aggregate::Aggregate;
 use crate::engine::timestamp::Timestamp;
 use crate::outlet::{Monitor, Outlet};
 use crate::report::Export;
@@ -69,6 +70,12 @@ impl Export for Exporter {
         self.send()
     }
 
+    fn aggregate(&mut self, aggregate: &Aggregate, observer: &Observer) -> io::Result<()> {
+        self.message.clear();
+        self.json.aggregate(aggregate, observer, &mut self.message)?;
+        self.send()
+    }
+
     fn measure(&mut self, open_metrics: &str, now: Timestamp) -> io::Result<()> {
         self.message.clear();
         let since = self.start.as_nanos();
@@ -115,7 +122,7 @@ impl Client {
                     let request = metrics::request(&metrics, since, now, &self.resource);
                     self.post("/v1/metrics", &request)?;
                 }
-                Message::Verdict(verdict) => records.extend(logs::record(&verdict)),
+                Message::Line(line) => records.extend(logs::record(&line)),
             }
         }
         if records.is_empty() {
@@ -170,10 +177,7 @@ impl Write for Client {
 #[serde(untagged)]
 enum Message<'a> {
     /// Text of OpenMetrics, and when counting began and was looked at, in nanoseconds since 1970.
-    Metrics {
-        metrics: Cow<'a, str>,
-        since: u64,
-        now: u64,
-    },
-    Verdict(Value),
+    Metrics { metrics: Cow<'a, str>, since: u64, now: u64 },
+    /// A verdict, or what stands for many.
+    Line(Value),
 }

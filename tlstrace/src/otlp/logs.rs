@@ -1,4 +1,5 @@
-//! A verdict as a log record: the fields of `tlstrace/1` under their whole names, and the sentence as the body.
+//! A verdict as a log record: the fields of `tlstrace/1` under their whole names, and the sentence as the body. The same
+//! of `tlstrace-aggregate/1`, whose body says how many there were.
 
 use serde_json::{Value, json};
 
@@ -15,7 +16,15 @@ pub(super) fn record(line: &Value) -> Option<Value> {
     let text = |pointer: &str| line.pointer(pointer)?.as_str();
     // 64-bit numbers are strings in the JSON of protobuf.
     let time = Timestamp::parse(text("/@timestamp")?)?.as_nanos().to_string();
-    let (verdict, summary) = (text("/tlstrace/verdict")?, text("/tlstrace/summary")?);
+    let verdict = text("/tlstrace/verdict")?;
+    let count = line.pointer("/tlstrace/count").and_then(Value::as_u64);
+    let (event, body) = match (text("/tlstrace/summary"), count) {
+        (Some(summary), _) => ("tlstrace.verdict", format!("{verdict}: {summary}")),
+        (None, Some(count)) => {
+            ("tlstrace.aggregate", format!("{verdict}: {count} since {}", text("/event/start")?))
+        }
+        (None, None) => return None,
+    };
     let (number, severity) = match text("/tlstrace/severity")? {
         "error" => (17, "ERROR"),
         "warning" => (13, "WARN"),
@@ -28,8 +37,8 @@ pub(super) fn record(line: &Value) -> Option<Value> {
         "observedTimeUnixNano": time,
         "severityNumber": number,
         "severityText": severity,
-        "eventName": "tlstrace.verdict",
-        "body": { "stringValue": format!("{verdict}: {summary}") },
+        "eventName": event,
+        "body": { "stringValue": body },
         "attributes": attributes,
     }))
 }

@@ -17,7 +17,7 @@ use crate::engine::facts::{HandshakeFacts, How};
 use crate::engine::locality::Direction;
 use crate::engine::segment;
 use crate::engine::timestamp::{Civil, Timestamp};
-use crate::entry::Timings;
+use crate::entry::{self, Timings};
 use crate::names::Identity;
 use crate::tls::certificate::{Certificate, CertificateChain};
 use crate::tls::client_hello::ClientHello;
@@ -284,7 +284,7 @@ struct Trace<'a> {
     evidence: Items<'a, Evidence>,
     #[serde(skip_serializing_if = "Items::is_empty")]
     alternatives: Items<'a, Alternative>,
-    remedy: &'static str,
+    remedy: Cow<'static, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -518,7 +518,8 @@ impl<'a> Endpoint<'a> {
 impl<'a> Kubernetes<'a> {
     /// `None` if nothing is known.
     pub(super) fn of(identity: &'a Identity) -> Option<Self> {
-        let Identity { namespace, pod, container, workload, node, service, process: _ } = identity;
+        let Identity { namespace, pod, container, workload, node, service, process: _, gateway: _ } =
+            identity;
         let named = |name: &'a Option<Arc<str>>| name.as_deref().map(|name| Named { name });
         let is_known = pod.is_some() || service.is_some() || node.is_some();
         is_known.then(|| Self {
@@ -601,7 +602,7 @@ impl<'a> Trace<'a> {
             summary: &verdict.summary,
             evidence: Items(&verdict.evidence),
             alternatives: Items(&verdict.alternatives),
-            remedy: verdict.remedy,
+            remedy: entry::remedy(verdict),
             reason: verdict.reason,
             ended_by: verdict
                 .ended_by

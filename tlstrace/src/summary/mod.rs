@@ -19,6 +19,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use crate::aggregate::Aggregate;
 use crate::engine::facts::ConnectionId;
 use crate::engine::timestamp::Timestamp;
 use crate::entry::Entry;
@@ -148,19 +149,8 @@ impl Summary {
         {
             self.take_back(entry, &said);
         }
-        self.handshakes += 1;
-        match class {
-            Class::Success => self.successes += 1,
-            Class::Failure => self.failures += 1,
-            Class::Neither => {}
-        }
-        let new = Count { severity: entry.severity, count: 0, first: time, last: time };
-        let count = self.verdicts.entry(Arc::clone(&verdict)).or_insert(new);
-        count.count += 1;
-        count.severity = count.severity.max(entry.severity);
-        count.first = count.first.min(time);
-        count.last = count.last.max(time);
-        let seen = table::Seen { time, verdict: &verdict, class, handshake: entry.handshake() };
+        let seen = table::Seen { time, verdict: &verdict, class, handshake: entry.handshake(), count: 1 };
+        self.count(&seen, entry.severity, time);
         self.listeners.add(&entry.server, &seen);
         if let Some(name) = &entry.server_name {
             self.server_names.add(&**name, &seen);
@@ -175,7 +165,41 @@ impl Summary {
         if let Some(handshake) = entry.handshake() {
             self.latency.add(handshake);
         }
-        self.timeline.add(time, &verdict, class);
+    }
+
+    /// Counts what an aggregate stands for, as of the end of its period. It tells neither clients nor what the verdicts
+    /// have in common, and no latency but quantiles, which do not add up.
+    pub fn add_aggregate(&mut self, aggregate: &Aggregate) {
+        let Aggregate { start, end, severity, count, .. } = *aggregate;
+        let class = Class::new(severity, &aggregate.verdict);
+        let verdict = self.intern(&aggregate.verdict);
+        self.first = Some(self.first.map_or(start, |first| first.min(start)));
+        self.last = Some(self.last.map_or(end, |last| last.max(end)));
+        let seen = table::Seen { time: end, verdict: &verdict, class, handshake: None, count };
+        self.count(&seen, severity, start);
+        if let Some(server) = &aggregate.server {
+            self.listeners.add(server, &seen);
+        }
+        if let Some(name) = &aggregate.server_name {
+            self.server_names.add(&**name, &seen);
+        }
+    }
+
+    fn count(&mut self, seen: &table::Seen<'_>, severity: Severity, first: Timestamp) {
+        let table::Seen { time, verdict, class, count, .. } = *seen;
+        self.handshakes += count;
+        match class {
+            Class::Success => self.successes += count,
+            Class::Failure => self.failures += count,
+            Class::Neither => {}
+        }
+        let new = Count { severity, count: 0, first, last: time };
+        let known = self.verdicts.entry(Arc::clone(verdict)).or_insert(new);
+        known.count += count;
+        known.severity = known.severity.max(severity);
+        known.first = known.first.min(first);
+        known.last = known.last.max(time);
+        self.timeline.add(time, verdict, class, count);
     }
 
     /// Times of the first and the last entry.
@@ -291,9 +315,13 @@ impl Revisable {
 
 impl Class {
     fn of(entry: &Entry<'_>) -> Self {
-        if entry.is_failure() {
+        Self::new(entry.severity, &entry.verdict)
+    }
+
+    fn new(severity: Severity, verdict: &str) -> Self {
+        if severity > Severity::Info {
             Self::Failure
-        } else if entry.is_success() {
+        } else if verdict == "ok" {
             Self::Success
         } else {
             Self::Neither

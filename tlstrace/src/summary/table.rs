@@ -43,6 +43,8 @@ pub(super) struct Seen<'a> {
     pub(super) verdict: &'a Arc<str>,
     pub(super) class: Class,
     pub(super) handshake: Option<Duration>,
+    /// How many there were of that kind.
+    pub(super) count: u64,
 }
 
 impl<K: Clone + Eq + Hash + Ord> Table<K> {
@@ -156,23 +158,23 @@ impl Tally {
     }
 
     fn add(&mut self, seen: &Seen<'_>) {
-        self.handshakes += 1;
+        self.handshakes += seen.count;
         self.first_seen = self.first_seen.min(seen.time);
         self.last_seen = self.last_seen.max(seen.time);
         if let Some(handshake) = seen.handshake {
             self.latency.get_or_insert_default().add(handshake);
         }
         match seen.class {
-            Class::Success => self.successes += 1,
+            Class::Success => self.successes += seen.count,
             Class::Neither => {}
             Class::Failure => {
-                self.failures += 1;
+                self.failures += seen.count;
                 self.first_failure = Some(self.first_failure.map_or(seen.time, |first| first.min(seen.time)));
                 self.last_failure = Some(self.last_failure.map_or(seen.time, |last| last.max(seen.time)));
                 if let Some((_, count)) = self.kinds.iter_mut().find(|(kind, _)| kind == seen.verdict) {
-                    *count += 1;
+                    *count += seen.count;
                 } else if self.kinds.len() < MAX_KINDS {
-                    self.kinds.push((Arc::clone(seen.verdict), 1));
+                    self.kinds.push((Arc::clone(seen.verdict), seen.count));
                 }
             }
         }

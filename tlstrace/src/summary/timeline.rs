@@ -75,11 +75,11 @@ impl Timeline {
         self.steps.iter().map(|(number, step)| (*number, step))
     }
 
-    pub(super) fn add(&mut self, time: Timestamp, verdict: &Arc<str>, class: Class) {
+    pub(super) fn add(&mut self, time: Timestamp, verdict: &Arc<str>, class: Class, count: u64) {
         let step = self.steps.entry(number(time, self.length)).or_default();
-        step.handshakes += 1;
+        step.handshakes += count;
         if class == Class::Failure {
-            *step.failures.entry(Arc::clone(verdict)).or_default() += 1;
+            *step.failures.entry(Arc::clone(verdict)).or_default() += count;
         }
         self.fit();
     }
@@ -131,8 +131,8 @@ mod tests {
         let verdict = Arc::from("sni_missing");
         let mut timeline = Timeline::default();
         for hour in 0..1000 {
-            timeline.add(at(hour * 3_600_000), &verdict, Class::Failure);
-            timeline.add(at(hour * 3_600_000 + 1), &verdict, Class::Success);
+            timeline.add(at(hour * 3_600_000), &verdict, Class::Failure, 1);
+            timeline.add(at(hour * 3_600_000 + 1), &verdict, Class::Success, 1);
         }
         let (first, last) = timeline.range().unwrap();
         assert_eq!(timeline.length(), Duration::from_hours(12));
@@ -147,8 +147,8 @@ mod tests {
     fn no_pair_of_times_makes_too_many_steps() {
         let verdict = Arc::from("sni_missing");
         let mut timeline = Timeline::default();
-        timeline.add(Timestamp::default(), &verdict, Class::Failure);
-        timeline.add(Timestamp::from_nanos(u64::MAX), &verdict, Class::Failure);
+        timeline.add(Timestamp::default(), &verdict, Class::Failure, 1);
+        timeline.add(Timestamp::from_nanos(u64::MAX), &verdict, Class::Failure, 1);
         let (first, last) = timeline.range().unwrap();
         assert!(last - first < MAX_STEPS, "{timeline:?}");
     }
@@ -157,8 +157,8 @@ mod tests {
     fn what_was_taken_back_is_gone_from_where_it_was() {
         let (before, after) = (Arc::from("reset"), Arc::from("sni_missing"));
         let mut timeline = Timeline::default();
-        timeline.add(at(0), &before, Class::Failure);
-        timeline.add(at(5000), &after, Class::Failure);
+        timeline.add(at(0), &before, Class::Failure, 1);
+        timeline.add(at(5000), &after, Class::Failure, 1);
         timeline.take_back(at(0), "reset", Class::Failure);
         let steps: Vec<_> = timeline.steps().map(|(_, step)| step.failures.values().sum::<u64>()).collect();
         assert_eq!(steps, [0, 1]);

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::series::{Bucket, Series, Span};
+use crate::engine::facts::Role;
 use crate::engine::timestamp::{Civil, Timestamp};
 use crate::entry::{Detail, Details, Entry};
+use crate::names::Identity;
 use crate::sink::Clean;
 use crate::summary::CaptureTotals;
 use crate::verdict::{Confidence, EndedBy, Severity};
@@ -46,6 +48,8 @@ pub struct Model {
 #[derive(Clone, Debug)]
 pub struct Listener {
     pub address: SocketAddr,
+    /// Who has the address, as far as that was told last.
+    pub who: Option<String>,
     /// What clients call it and how often, the most frequent first.
     pub names: Vec<(String, u64)>,
     pub handshakes: u64,
@@ -85,8 +89,8 @@ pub struct Failure {
     /// When it happened last, and to whom, newest first.
     pub recent: Vec<(Timestamp, SocketAddr)>,
     pub ja4: Option<String>,
-    pub pod: Option<String>,
-    pub namespace: Option<String>,
+    /// Who the client and the server of the newest are, where that is known.
+    pub ends: Vec<(Role, String)>,
     pub summary: String,
     pub explained: Arc<Explained>,
 }
@@ -204,8 +208,10 @@ impl Failure {
             clients: Some(1),
             recent: Vec::new(),
             ja4: entry.ja4.as_deref().map(clean),
-            pod: entry.names.subject().and_then(|subject| subject.pod.as_deref()).map(clean),
-            namespace: entry.names.subject().and_then(|subject| subject.namespace.as_deref()).map(clean),
+            ends: [Role::Client, Role::Server]
+                .into_iter()
+                .filter_map(|role| Some((role, who(entry.names.of(role)?)?)))
+                .collect(),
             summary: clean(&entry.summary),
             explained: Arc::new(explained),
         }
@@ -235,6 +241,23 @@ impl Point {
     fn of(detail: &Detail<'_>) -> Self {
         Self { name: clean(&detail.name), text: clean(&detail.text) }
     }
+}
+
+/// All that is known of an end: `shop/web-7d9f, Deployment web, container envoy, svc web, on node-1`.
+pub(super) fn who(identity: &Identity) -> Option<String> {
+    let Identity { pod, container, workload, node, service, process, .. } = identity;
+    let name = identity.to_string();
+    let is_pod = pod.is_some();
+    let parts = [
+        Some(name).filter(|name| !name.is_empty()),
+        workload.as_ref().map(|workload| format!("{} {}", workload.kind, workload.name)),
+        container.as_ref().map(|container| format!("container {container}")),
+        service.as_ref().filter(|_| is_pod).map(|service| format!("svc {service}")),
+        process.as_ref().map(|process| format!("{} (pid {})", process.command, process.pid)),
+        node.as_ref().filter(|_| is_pod).map(|node| format!("on {node}")),
+    ];
+    let parts: Vec<_> = parts.into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| clean(&parts.join(", ")))
 }
 
 fn clean(text: &str) -> String {

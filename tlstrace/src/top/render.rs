@@ -357,7 +357,9 @@ impl Painter<'_> {
     /// The address, and as much of the name that is used most as fits.
     fn address(&self, listener: &Listener, width: usize) -> Line<'static> {
         let address = listener.address.to_string();
-        let Some((name, _)) = listener.names.first() else { return Line::raw(address) };
+        let Some(name) = listener.names.first().map(|(name, _)| name).or(listener.who.as_ref()) else {
+            return Line::raw(address);
+        };
         let more =
             if listener.names.len() > 1 { format!(" +{}", listener.names.len() - 1) } else { String::new() };
         let room = width.saturating_sub(address.len() + 1 + more.len());
@@ -477,12 +479,8 @@ impl Painter<'_> {
         if let Some(ja4) = &failure.ja4 {
             lines.extend(labelled("JA4", ja4, width, paint.title()));
         }
-        if let Some(pod) = &failure.pod {
-            let pod = match &failure.namespace {
-                Some(namespace) => format!("{namespace}/{pod}"),
-                None => pod.clone(),
-            };
-            lines.extend(labelled("pod", &pod, width, paint.title()));
+        for (role, who) in &failure.ends {
+            lines.extend(labelled(role.as_str(), who, width, paint.title()));
         }
         let recent = failure.recent.iter().map(|(time, client)| format!("{} {client}", model.clock(*time)));
         let recent = recent.collect::<Vec<_>>().join(", ");
@@ -506,6 +504,9 @@ impl Painter<'_> {
         let names = if names.is_empty() { "no client named it".to_owned() } else { names.join(", ") };
         let mut lines = labelled("names", &names, width, paint.title());
         lines.truncate(2);
+        if let Some(who) = &listener.who {
+            lines.extend(labelled("who", who, width, paint.title()).into_iter().take(1));
+        }
         let duration = |duration: Option<Duration>| duration.map_or("–".to_owned(), time);
         let counts = format!(
             "{} handshakes, {}/s; {} ok, {} failed; p50 {}, p99 {}",

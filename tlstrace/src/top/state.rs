@@ -5,12 +5,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::model::{Explained, Failure, FailureKey, Listener, Model};
+use super::model::{self, Explained, Failure, FailureKey, Listener, Model};
 use super::series::{Bucket, Series};
+use crate::aggregate::Aggregate;
 use crate::engine::timestamp::Timestamp;
 use crate::entry::{Details, Entry};
+use crate::names::Identity;
 use crate::sink::Clean;
 use crate::summary::{CaptureTotals, Few, Summary, Text};
+use crate::verdict::Severity;
 
 /// Most kinds of failure, each at one listener and for one server name; the one that was quiet longest is forgotten.
 const MAX_FAILURES: usize = 512;
@@ -44,6 +47,8 @@ pub struct State {
 #[derive(Debug, Default)]
 struct OfListener {
     series: Series,
+    /// Who has the address; of those who told, the last.
+    who: Option<Arc<Identity>>,
     /// What clients called it, how often.
     names: Vec<(String, u64)>,
 }
@@ -101,11 +106,39 @@ impl State {
         }
         let listener = self.listeners.entry(entry.server).or_default();
         listener.series.add(entry.time, counted);
+        if let Some(who) = &entry.names.server {
+            listener.who = Some(Arc::clone(who));
+        }
         if let Some(name) = entry.server_name.as_deref().filter(|_| entry.revision == 0) {
-            listener.name(name);
+            listener.name(name, 1);
         }
         if entry.is_failure() {
             self.add_failure(entry, &details());
+        }
+    }
+
+    /// Takes in a line that stands for many verdicts.
+    pub fn add_aggregate(&mut self, aggregate: &Aggregate) {
+        let Aggregate { start, end, severity, count, .. } = *aggregate;
+        self.now = self.now.max(end);
+        self.since = Some(self.since.map_or(start, |since| since.min(start)));
+        self.changes += 1;
+        self.summary.add_aggregate(aggregate);
+        let handshakes = u32::try_from(count).unwrap_or(u32::MAX);
+        let failures = if severity > Severity::Info { handshakes } else { 0 };
+        let counted = Bucket { handshakes, failures };
+        self.all.add(end, counted);
+        let Some(server) = aggregate.server else { return };
+        if !self.listeners.contains_key(&server) {
+            self.make_room();
+        }
+        let listener = self.listeners.entry(server).or_default();
+        listener.series.add(end, counted);
+        if let Some(who) = &aggregate.identity {
+            listener.who = Some(Arc::clone(who));
+        }
+        if let Some(name) = &aggregate.server_name {
+            listener.name(name, count);
         }
     }
 
@@ -179,6 +212,7 @@ impl State {
             let kinds = tally.kinds().map(|(verdict, count)| (Clean(verdict).to_string(), count));
             Some(Listener {
                 address: *address,
+                who: of.who.as_deref().and_then(model::who),
                 names: of.names_by_count(),
                 handshakes: tally.handshakes,
                 successes: tally.successes,
@@ -264,12 +298,12 @@ impl State {
 }
 
 impl OfListener {
-    fn name(&mut self, name: &str) {
+    fn name(&mut self, name: &str, times: u64) {
         let shown = Clean(name).to_string();
         if let Some((_, count)) = self.names.iter_mut().find(|(known, _)| *known == shown) {
-            *count += 1;
+            *count += times;
         } else if self.names.len() < MAX_NAMES {
-            self.names.push((shown, 1));
+            self.names.push((shown, times));
         }
     }
 

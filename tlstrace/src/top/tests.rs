@@ -8,9 +8,11 @@ use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::*;
+use crate::aggregate::Aggregate;
 use crate::engine::facts::ConnectionId;
 use crate::engine::timestamp::Timestamp;
 use crate::entry::{Detail, Details, Entry, Leaf, Timings};
+use crate::names::{Ends, Identity, Process, Workload};
 use crate::summary::CaptureTotals;
 use crate::verdict::Severity;
 
@@ -168,16 +170,69 @@ fn no_size_is_too_small() {
 }
 
 #[test]
+fn who_the_ends_are_is_told_and_can_be_looked_for() {
+    let mut state = incident();
+    let pod = Identity {
+        namespace: Some("apigee".into()),
+        pod: Some("ingress-x".into()),
+        workload: Some(Workload { kind: "Deployment".into(), name: "ingress".into() }),
+        node: Some("node-1".into()),
+        ..Identity::default()
+    };
+    let process = Process { pid: 7, command: "haproxy".into() };
+    let client = Identity { process: Some(process), ..Identity::default() };
+    let names = Ends { client: Some(client.into()), server: Some(pod.into()) };
+    state.add(&Entry { names, ..failure("sni_missing", 119, GATEWAY) }, details);
+    let listener = screen(&state, &[KeyCode::Enter], (120, 40)).to_string();
+    assert!(listener.contains("apigee/ingress-x, Deployment ingress, on node-1"), "{listener}");
+    let failure = screen(&state, &[KeyCode::Tab, KeyCode::Enter], (120, 40)).to_string();
+    assert!(failure.contains("haproxy (pid 7)"), "{failure}");
+    let found = "/ingress-x".chars().map(KeyCode::Char).chain([KeyCode::Enter]).collect::<Vec<_>>();
+    let found = screen(&state, &found, (120, 40)).to_string();
+    assert!(found.contains("listeners 1 of 2"), "{found}");
+}
+
+#[test]
+fn a_line_that_stands_for_many_counts_as_many() {
+    let mut state = State::new(0);
+    let aggregate = Aggregate {
+        start: at(1),
+        end: at(10),
+        verdict: "ok".into(),
+        severity: Severity::Info,
+        server: Some(GATEWAY.parse().unwrap()),
+        server_name: Some("api.example.com".into()),
+        identity: None,
+        count: 990,
+        handshake: None,
+        is_suppressed: false,
+    };
+    state.add_aggregate(&aggregate);
+    let suppressed =
+        Aggregate { verdict: "sni_missing".into(), severity: Severity::Error, count: 9, ..aggregate };
+    state.add_aggregate(&suppressed);
+    state.add(&failure("sni_missing", 10, GATEWAY), details);
+    let model = state.model();
+    assert_eq!((model.handshakes, model.successes, model.failed), (1000, 990, 10));
+    let [gateway] = &*model.listeners else { panic!("{:?}", model.listeners) };
+    assert_eq!((gateway.handshakes, gateway.successes, gateway.failures), (1000, 990, 10));
+    assert_eq!(gateway.names, [("api.example.com".to_owned(), 999)]);
+    assert_eq!(gateway.kinds, [("sni_missing".to_owned(), 10)]);
+    let [one] = &*model.failures else { panic!("{:?}", model.failures) };
+    assert_eq!(one.count, 1, "of the others nothing is known");
+}
+
+#[test]
 fn hostile_texts_are_shown_and_do_nothing() {
     let hostile = "\u{1b}]0;x\u{7}\r\n\u{9b}2J\u{202e}evil";
     let mut state = State::new(0);
-    let pod = crate::names::Identity { pod: Some(hostile.into()), ..crate::names::Identity::default() };
+    let pod = Identity { pod: Some(hostile.into()), ..Identity::default() };
     let entry = Entry {
         verdict: hostile.into(),
         server_name: Some(hostile.into()),
         summary: hostile.into(),
         ja4: Some(hostile.into()),
-        names: crate::names::Ends { client: None, server: Some(std::sync::Arc::new(pod)) },
+        names: Ends { client: None, server: Some(pod.into()) },
         certificate: Some(Leaf { subject: hostile.into(), not_after: at(0).as_secs().cast_signed() }),
         ..failure("", 0, GATEWAY)
     };

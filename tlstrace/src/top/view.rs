@@ -276,15 +276,16 @@ fn moved(at: usize, by: isize, len: usize) -> usize {
 }
 
 fn mentions_listener(listener: &Listener, words: &[String]) -> bool {
-    let names = listener.names.iter().chain(&listener.kinds).map(|(name, _)| name.to_lowercase());
+    let names = listener.names.iter().chain(&listener.kinds).map(|(name, _)| name);
+    let names = names.chain(&listener.who).map(|name| name.to_lowercase());
     let texts: Vec<_> = names.chain([listener.address.to_string()]).collect();
     words.iter().all(|word| texts.iter().any(|text| text.contains(word)))
 }
 
 fn mentions_failure(failure: &Failure, words: &[String]) -> bool {
-    let Failure { key, client, pod, namespace, .. } = failure;
-    let names = [Some(&key.verdict), key.server_name.as_ref(), pod.as_ref(), namespace.as_ref()];
-    let names = names.into_iter().flatten().map(|name| name.to_lowercase());
+    let Failure { key, client, ends, .. } = failure;
+    let names = [Some(&key.verdict), key.server_name.as_ref()].into_iter().flatten();
+    let names = names.chain(ends.iter().map(|(_, who)| who)).map(|name| name.to_lowercase());
     let texts: Vec<_> = names.chain([key.server.to_string(), client.to_string()]).collect();
     words.iter().all(|word| texts.iter().any(|text| text.contains(word)))
 }

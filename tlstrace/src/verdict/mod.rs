@@ -144,6 +144,7 @@ pub struct Verdict {
     pub summary: String,
     pub evidence: Vec<Evidence>,
     pub alternatives: Vec<Alternative>,
+    /// What to do, whatever the ends are.
     pub remedy: &'static str,
     pub reason: Option<&'static str>,
     pub ended_by: Option<EndedBy>,

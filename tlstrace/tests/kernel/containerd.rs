@@ -30,28 +30,37 @@ fn a_sandbox_is_named_and_who_gets_its_address_next_by_its_own_name() {
     let arguments = ["-o", "json", "--all", "-i", "veth*", "--cri", &socket];
     let mut watch = watch(&node, env!("CARGO_BIN_EXE_tlstrace").as_ref(), &arguments).unwrap();
 
-    let mut shake_hands = |pod: &Pod| -> Value {
+    let mut ask_for = |pod: &Pod, name: &str| -> Value {
         let identity = Identity::issue(&[NAME]).unwrap();
-        let server = openssl::server(&pod.namespace, &identity, PORT, &[]).unwrap();
-        openssl::client(&node, (pod.address, PORT).into(), &["-servername", NAME]).output().unwrap();
+        let certificate = identity.certificate_file().display().to_string();
+        let key = identity.key_file().display().to_string();
+        let arguments = ["-servername", NAME, "-servername_fatal", "-cert2", &certificate, "-key2", &key];
+        let server = openssl::server(&pod.namespace, &identity, PORT, &arguments).unwrap();
+        openssl::client(&node, (pod.address, PORT).into(), &["-servername", name]).output().unwrap();
         let line = watch.stdout.next(PATIENCE).unwrap();
         drop(server);
         serde_json::from_str(&line.text).unwrap()
     };
-    let verdict = shake_hands(&first);
+    let verdict = ask_for(&first, NAME);
     for names in [&verdict["server"]["k8s"], &verdict["k8s"]] {
         assert_eq!(names["pod"]["name"], "web-7d9f5-aaaaa", "{verdict:#}");
         assert_eq!(names["namespace"]["name"], "shop");
         assert_eq!(names["workload"], serde_json::json!({"kind": "Deployment", "name": "web"}));
     }
     assert!(verdict["client"].get("k8s").is_none(), "the node is no pod: {verdict:#}");
+    let refused = ask_for(&first, "other.example");
+    let remedy = refused["tlstrace"]["remedy"].as_str().unwrap();
+    assert!(
+        remedy.contains(" Istio: Put the host into the Gateway"),
+        "its label says what it is: {refused:#}"
+    );
 
     runtime.remove_pod(&first);
     let second = runtime.run_pod("api-5c5c5-bbbbb");
     assert_eq!(second.address, first.address, "there is only one");
     // Until the runtime has said who has it now, nobody is named.
     loop {
-        let verdict = shake_hands(&second);
+        let verdict = ask_for(&second, NAME);
         let Some(name) = verdict.pointer("/server/k8s/pod/name") else { continue };
         assert_eq!(name, "api-5c5c5-bbbbb", "{verdict:#}");
         break;
@@ -164,8 +173,9 @@ impl Runtime {
     fn run_pod(&self, name: &str) -> Pod {
         let (_, hash) = name.rsplit_once('-').unwrap().0.rsplit_once('-').unwrap();
         let metadata = [field(1, name), field(2, format!("uid-of-{name}")), field(3, "shop")].concat();
-        let label = [field(1, "pod-template-hash"), field(2, hash)].concat();
-        let config = [field(1, metadata), field(6, label)].concat();
+        let label = |name: &str, value: &str| field(6, [field(1, name), field(2, value)].concat());
+        let labels = [label("pod-template-hash", hash), label("app", "istio-ingressgateway")];
+        let config = [field(1, metadata), labels.concat()].concat();
         let answer = self.call("RunPodSandbox", &field(1, config));
         // The only field: the id.
         let [_tag, _length, sandbox @ ..] = &*answer else { panic!("{answer:?}") };

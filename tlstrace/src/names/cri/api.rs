@@ -115,12 +115,24 @@ pub(super) struct Container {
     pub(super) pod_sandbox_id: String,
     #[prost(message, optional, tag = "3")]
     pub(super) metadata: Option<ContainerMetadata>,
+    #[prost(message, optional, tag = "4")]
+    pub(super) image: Option<ImageSpec>,
     /// [`CONTAINER_RUNNING`], or not.
     #[prost(int32, tag = "6")]
     pub(super) state: i32,
     /// Nanoseconds since 1970.
     #[prost(int64, tag = "7")]
     pub(super) created_at: i64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ImageSpec {
+    /// A name or an id.
+    #[prost(string, tag = "1")]
+    pub(super) image: String,
+    /// What the pod's specification says, where the kubelet tells.
+    #[prost(string, tag = "18")]
+    pub(super) user_specified_image: String,
 }
 
 pub(super) const CONTAINER_RUNNING: i32 = 1;

@@ -17,6 +17,7 @@ use anyhow::Context as _;
 use tokio::time;
 
 use super::directory::{Claim, Source};
+use super::gateway::Gateway;
 use super::identity::Identity;
 use super::{Names, workload};
 use crate::capture::clock::Clock;
@@ -210,6 +211,10 @@ fn identity(sandbox: &api::PodSandbox, containers: &[&api::Container]) -> Identi
         pod: name(&metadata.name),
         container: only.and_then(|container| name(&container.metadata.as_ref()?.name)),
         workload: workload::of_labels(&metadata.name, label),
+        gateway: Gateway::of_labels(label).or_else(|| {
+            let image = only?.image.as_ref()?;
+            Gateway::of_image(&image.user_specified_image).or_else(|| Gateway::of_image(&image.image))
+        }),
         ..Identity::default()
     }
 }

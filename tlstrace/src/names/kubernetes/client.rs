@@ -1,7 +1,8 @@
-//! Reading from a cluster's API: HTTP/2 over TLS, with a service account's token.
+//! Reading from a cluster's API: HTTP/2 over TLS, with a service account's token or what a kubeconfig file has.
 //!
 //! <https://kubernetes.io/docs/reference/using-api/api-concepts/>
 
+use std::fmt;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,13 +15,14 @@ use h2::client::SendRequest;
 use h2::{Ping, PingPong, RecvStream};
 use http::{Request, StatusCode, header};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time;
 use tokio_rustls::TlsConnector;
 
+use super::kubeconfig::Kubeconfig;
 use crate::capture::clock::Clock;
 use crate::engine::timestamp::Timestamp;
 
@@ -36,35 +38,76 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Cluster {
     host: String,
     port: u16,
-    /// With `token` and `ca.crt`, which are read anew for every connection: tokens expire.
-    credentials: PathBuf,
+    /// What stands before every path.
+    prefix: String,
+    /// The name on the API's certificate, if it is not the host's.
+    server_name: Option<String>,
+    credentials: Credentials,
     /// The node that this is.
     pub node: String,
 }
 
+/// Where the credentials are. They are read anew for every connection: tokens expire.
+#[derive(Clone, Debug)]
+enum Credentials {
+    /// A directory with `token` and `ca.crt`.
+    Directory(PathBuf),
+    /// A kubeconfig file, and what it held first: it may be another user's, whose files a thread without rights cannot
+    /// read.
+    File(PathBuf, Shown),
+}
+
+/// What was read.
+#[derive(Clone)]
+struct Shown {
+    /// PEM.
+    authorities: Vec<u8>,
+    token: Option<String>,
+    /// Certificates and their key, both PEM.
+    client: Option<(Vec<u8>, Vec<u8>)>,
+}
+
 impl Cluster {
-    /// As a pod of the cluster finds it, if this is one: `KUBERNETES_SERVICE_HOST`, `KUBERNETES_SERVICE_PORT`, and
-    /// `NODE_NAME` or else the host's name.
-    pub fn find(credentials: Option<PathBuf>) -> Option<Self> {
+    /// The one of a kubeconfig file; or else as a pod of the cluster finds it, if this is one, with the credentials of a
+    /// directory: `KUBERNETES_SERVICE_HOST`, `KUBERNETES_SERVICE_PORT`. The node is `NODE_NAME` or has the host's name.
+    pub fn find(credentials: Option<PathBuf>) -> anyhow::Result<Option<Self>> {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let credentials = credentials.unwrap_or_else(|| SERVICE_ACCOUNT.into());
         let hostname = || fs::read_to_string("/proc/sys/kernel/hostname").ok();
-        Some(Self {
-            host: variable("KUBERNETES_SERVICE_HOST")?,
-            port: variable("KUBERNETES_SERVICE_PORT")?.parse().ok()?,
-            node: variable("NODE_NAME").or_else(hostname)?.trim().to_owned(),
-            credentials: credentials.join("token").exists().then_some(credentials)?,
-        })
+        let Some(node) = variable("NODE_NAME").or_else(hostname) else { return Ok(None) };
+        let credentials = credentials.unwrap_or_else(|| SERVICE_ACCOUNT.into());
+        if credentials.is_file() {
+            return Self::of_kubeconfig(credentials, node.trim()).map(Some);
+        }
+        let host = variable("KUBERNETES_SERVICE_HOST");
+        let port = variable("KUBERNETES_SERVICE_PORT").and_then(|port| port.parse().ok());
+        let place = host.zip(port).filter(|_| credentials.join("token").exists());
+        Ok(place.map(|(host, port)| Self::new(&host, port, credentials, node.trim())))
     }
 
     /// One whose API is at this address, asked with the `token` and the `ca.crt` of a directory.
-    pub fn new(host: &str, port: u16, credentials: PathBuf, node: &str) -> Self {
-        Self { host: host.to_owned(), port, credentials, node: node.to_owned() }
+    pub fn new(host: &str, port: u16, directory: PathBuf, node: &str) -> Self {
+        let credentials = Credentials::Directory(directory);
+        let (host, prefix, node) = (host.to_owned(), String::new(), node.to_owned());
+        Self { host, port, prefix, server_name: None, credentials, node }
     }
 
-    /// Where it is, for people.
+    /// That of the current context of a kubeconfig file.
+    pub fn of_kubeconfig(file: PathBuf, node: &str) -> anyhow::Result<Self> {
+        let Kubeconfig { host, port, prefix, server_name, authorities, token, client } =
+            Kubeconfig::read(&file)?;
+        let credentials = Credentials::File(file, Shown { authorities, token, client });
+        let node = node.to_owned();
+        Ok(Self { host, port, prefix, server_name, credentials, node })
+    }
+
+    /// Where it is.
     pub fn address(&self) -> String {
-        format!("https://{}:{}", self.host, self.port)
+        let Self { host, port, prefix, .. } = self;
+        if host.contains(':') {
+            format!("https://[{host}]:{port}{prefix}")
+        } else {
+            format!("https://{host}:{port}{prefix}")
+        }
     }
 
     pub(super) async fn connect(&self) -> anyhow::Result<Connection> {
@@ -72,11 +115,11 @@ impl Cluster {
     }
 
     async fn try_connect(&self) -> anyhow::Result<Connection> {
-        let token = fs::read_to_string(self.credentials.join("token")).context("cannot read the token")?;
+        let shown = self.credentials.read()?;
         let stream = TcpStream::connect((&*self.host, self.port)).await.context("cannot connect")?;
         stream.set_nodelay(true)?;
-        let name = ServerName::try_from(self.host.clone())?;
-        let tls = TlsConnector::from(Arc::new(self.tls()?)).connect(name, stream).await?;
+        let name = ServerName::try_from(self.server_name.as_ref().unwrap_or(&self.host).clone())?;
+        let tls = TlsConnector::from(Arc::new(shown.tls()?)).connect(name, stream).await?;
         let (requests, mut connection) =
             h2::client::Builder::new().initial_window_size(1 << 20).handshake(tls).await?;
         let clock = Clock::start();
@@ -89,18 +132,54 @@ impl Cluster {
                 () = heartbeat => log::debug!("the cluster's API is silent"),
             }
         });
-        Ok(Connection { requests, authority: self.address(), token, task, alive })
+        let authorization = shown.token.map(|token| format!("Bearer {}", token.trim()));
+        Ok(Connection { requests, address: self.address(), authorization, task, alive })
     }
+}
 
+impl Credentials {
+    fn read(&self) -> anyhow::Result<Shown> {
+        Ok(match self {
+            Self::Directory(directory) => Shown {
+                authorities: fs::read(directory.join("ca.crt")).context("cannot read ca.crt")?,
+                token: Some(fs::read_to_string(directory.join("token")).context("cannot read the token")?),
+                client: None,
+            },
+            Self::File(file, first) => match Kubeconfig::read(file) {
+                Ok(Kubeconfig { authorities, token, client, .. }) => Shown { authorities, token, client },
+                Err(error) => {
+                    log::debug!("{error:#}");
+                    first.clone()
+                }
+            },
+        })
+    }
+}
+
+impl fmt::Debug for Shown {
+    /// Not what is secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shown").finish_non_exhaustive()
+    }
+}
+
+impl Shown {
     fn tls(&self) -> anyhow::Result<ClientConfig> {
         let mut roots = RootCertStore::empty();
-        let file = self.credentials.join("ca.crt");
-        for certificate in CertificateDer::pem_file_iter(&file).context("cannot read ca.crt")? {
-            roots.add(certificate?)?;
+        for certificate in CertificateDer::pem_slice_iter(&self.authorities) {
+            roots.add(certificate.context("the authority's certificate")?)?;
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-        let mut config = config.with_root_certificates(roots).with_no_client_auth();
+        let config = config.with_root_certificates(roots);
+        let mut config = match &self.client {
+            Some((certificates, key)) => {
+                let certificates = CertificateDer::pem_slice_iter(certificates).collect::<Result<_, _>>();
+                let key = PrivateKeyDer::from_pem_slice(key).context("the client's key")?;
+                config.with_client_auth_cert(certificates.context("the client's certificate")?, key)?
+            }
+            None => config.with_no_client_auth(),
+        };
         config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(config)
     }
@@ -109,8 +188,8 @@ impl Cluster {
 /// A connection to the API. It ends with this, and if it is silent.
 pub(super) struct Connection {
     requests: SendRequest<Bytes>,
-    authority: String,
-    token: String,
+    address: String,
+    authorization: Option<String>,
     task: JoinHandle<()>,
     alive: Arc<AtomicU64>,
 }
@@ -124,8 +203,11 @@ impl Connection {
     /// The body of what is at a path.
     pub(super) async fn get(&self, path: &str) -> Result<Body, GetError> {
         let answer = async {
-            let request = Request::get(format!("{}{path}", self.authority))
-                .header(header::AUTHORIZATION, format!("Bearer {}", self.token.trim()))
+            let mut request = Request::get(format!("{}{path}", self.address));
+            if let Some(authorization) = &self.authorization {
+                request = request.header(header::AUTHORIZATION, authorization);
+            }
+            let request = request
                 .header(header::ACCEPT, "application/json")
                 .header(header::USER_AGENT, concat!("tlstrace/", env!("CARGO_PKG_VERSION")))
                 .body(())?;
@@ -136,6 +218,7 @@ impl Connection {
         match answer.status() {
             StatusCode::OK => Ok(Body { stream: answer.into_body(), buffer: BytesMut::new(), searched: 0 }),
             StatusCode::GONE => Err(GetError::Expired),
+            StatusCode::NOT_FOUND => Err(GetError::Missing),
             StatusCode::FORBIDDEN => Err(anyhow!("{path}: not allowed to list and watch (RBAC)").into()),
             status => Err(anyhow!("{path}: HTTP status {status}").into()),
         }
@@ -154,6 +237,9 @@ pub(super) enum GetError {
     /// What was asked for is older than what the API remembers: everything is to be listed again.
     #[error("the version has expired")]
     Expired,
+    /// There is no such kind of object.
+    #[error("the API has no such path")]
+    Missing,
     #[error(transparent)]
     Failed(#[from] anyhow::Error),
 }

@@ -5,7 +5,9 @@
 //! listed anew if the API does not remember so far back (410 Gone).
 
 mod client;
+mod kubeconfig;
 mod objects;
+mod routes;
 mod store;
 
 use std::collections::HashSet;
@@ -26,6 +28,10 @@ use objects::{Bookmark, EndpointSlice, Event, List, Object, Pod, Service, Status
 use store::{Follow, Gone, Store};
 
 pub use client::Cluster;
+pub use routes::{GROUP as APIGEE, RESOURCES as ROUTES};
+
+/// Paths of what is listed and watched, in all namespaces: so much must be allowed.
+pub const WATCHED: [&str; 3] = [Pod::PATH, Service::PATH, EndpointSlice::PATH];
 
 /// How many objects are asked for at once.
 const PAGE: u32 = 500;
@@ -64,6 +70,7 @@ pub fn follow(cluster: Cluster, names: Names) -> anyhow::Result<()> {
                 reflector(Some(report)).run::<Pod>(&of_node),
                 reflector(None).run::<Service>(""),
                 reflector(None).run::<EndpointSlice>(""),
+                routes::follow(&cluster, &names, &store),
             )
         };
         let is_abandoned = async {
@@ -110,7 +117,8 @@ impl Reflector {
                     log::info!("{}: too much was missed, all is listed again", T::PATH);
                     version = None;
                 }
-                Err(GetError::Failed(error)) => {
+                Err(error) => {
+                    let error = anyhow::Error::from(error);
                     log::info!("{}: {error:#}", T::PATH);
                     if let Some(first) = self.first.take() {
                         let _ = first.send(Err(error));

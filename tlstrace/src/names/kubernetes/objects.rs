@@ -54,6 +54,7 @@ pub(super) struct PodSpec {
 #[serde(default)]
 pub(super) struct Container {
     pub(super) name: Arc<str>,
+    pub(super) image: String,
     pub(super) ports: Vec<ContainerPort>,
 }
 

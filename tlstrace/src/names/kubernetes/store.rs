@@ -1,15 +1,18 @@
 //! From objects of the API to claims on addresses. Pure: what came when is an argument.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::objects::{EndpointSlice, Metadata, Object, Pod, SERVICE_NAME, Service};
+use crate::engine::facts::Role;
 use crate::engine::timestamp::Timestamp;
 use crate::names::directory::{Claim, Directory, LINGER, Owner, Source};
+use crate::names::gateway::Gateway;
 use crate::names::identity::{Identity, Port, Workload};
 use crate::names::workload;
+use crate::verdict::explain::Product;
 
 /// How far the cluster's clocks and this host's may be apart, and what whole seconds cut off.
 const CLOCKS: Duration = Duration::from_secs(2);
@@ -32,9 +35,16 @@ pub(super) struct Store {
 struct Known {
     identity: Arc<Identity>,
     addresses: Vec<IpAddr>,
-    containers: BTreeMap<u16, Arc<str>>,
+    containers: BTreeMap<u16, Listening>,
     created: Timestamp,
     seen: Timestamp,
+}
+
+/// A container that says which ports it has.
+#[derive(Clone)]
+struct Listening {
+    container: Arc<str>,
+    gateway: Option<Gateway>,
 }
 
 /// A pod behind a Service.
@@ -57,6 +67,19 @@ impl Store {
             memberships: HashMap::new(),
             services: HashMap::new(),
         }
+    }
+}
+
+impl Store {
+    /// Where pods of this node are ingress gateways of Apigee hybrid.
+    pub(super) fn apigee_namespaces(&self) -> Vec<Arc<str>> {
+        let identities = self.pods.values().map(|known| &known.identity);
+        let ingress = identities.filter(|identity| {
+            let gateway = identity.gateway();
+            gateway.and_then(|gateway| gateway.product_as(Role::Server)) == Some(Product::ApigeeHybrid)
+        });
+        let namespaces: BTreeSet<_> = ingress.filter_map(|identity| identity.namespace.clone()).collect();
+        namespaces.into_iter().collect()
     }
 }
 
@@ -108,15 +131,21 @@ impl Follow<Pod> for Store {
         directory.keep_only(&metadata.uid, &addresses, now);
         let containers = pod.spec.containers.iter();
         let ports = containers.flat_map(|container| {
-            container.ports.iter().map(|port| (port.container_port, Arc::clone(&container.name)))
+            let gateway = Gateway::of_image(&container.image);
+            container.ports.iter().map(move |port| {
+                (port.container_port, Listening { container: Arc::clone(&container.name), gateway })
+            })
         });
+        let label = |name: &str| metadata.labels.get(name).map(|value| &**value);
+        let only = match &*pod.spec.containers {
+            [only] => Some(only),
+            _ => None,
+        };
         let identity = Identity {
             namespace: Some(Arc::clone(&metadata.namespace)),
             pod: Some(Arc::clone(&metadata.name)),
-            container: match &*pod.spec.containers {
-                [only] => Some(Arc::clone(&only.name)),
-                _ => None,
-            },
+            container: only.map(|only| Arc::clone(&only.name)),
+            gateway: Gateway::of_labels(label).or_else(|| Gateway::of_image(&only?.image)),
             workload: workload_of(metadata),
             node: Some(Arc::clone(&self.node)),
             ..Identity::default()
@@ -348,7 +377,7 @@ impl Store {
     }
 
     /// Containers and Services by port: one entry more for each Service beyond the first.
-    fn ports(&self, pod: &str, containers: &BTreeMap<u16, Arc<str>>) -> Vec<Port> {
+    fn ports(&self, pod: &str, containers: &BTreeMap<u16, Listening>) -> Vec<Port> {
         let mut services: BTreeMap<u16, Vec<Arc<str>>> = BTreeMap::new();
         for member in self.members(pod) {
             for port in &member.ports {
@@ -363,14 +392,23 @@ impl Store {
                 );
             }
         }
-        let numbers: std::collections::BTreeSet<u16> =
-            containers.keys().chain(services.keys()).copied().collect();
+        let numbers: BTreeSet<u16> = containers.keys().chain(services.keys()).copied().collect();
         let mut ports = Vec::new();
         for number in numbers {
             let mut of_port = services.remove(&number).unwrap_or_default().into_iter();
-            let container = containers.get(&number).cloned();
-            ports.push(Port { number, container, service: of_port.next() });
-            ports.extend(of_port.map(|service| Port { number, container: None, service: Some(service) }));
+            let listening = containers.get(&number);
+            ports.push(Port {
+                number,
+                container: listening.map(|listening| Arc::clone(&listening.container)),
+                service: of_port.next(),
+                gateway: listening.and_then(|listening| listening.gateway),
+            });
+            ports.extend(of_port.map(|service| Port {
+                number,
+                container: None,
+                service: Some(service),
+                gateway: None,
+            }));
         }
         ports
     }

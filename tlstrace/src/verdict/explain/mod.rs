@@ -8,14 +8,15 @@ mod guides;
 use std::fmt::Write as _;
 
 use super::rules::{self, Rule};
+use crate::engine::facts::Role;
 
-use guides::{GUIDES, Guide};
+use guides::{Fix, GUIDES, Guide};
 
 /// Columns of explanations in a terminal.
 const WIDTH: usize = 100;
 
 /// What a fix is for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, clap::ValueEnum)]
 pub enum Product {
     /// Any client and server.
     Generic,
@@ -23,6 +24,7 @@ pub enum Product {
     Envoy,
     Istio,
     Haproxy,
+    #[value(alias = "apigee")]
     ApigeeHybrid,
     ApigeeEdge,
     Gke,
@@ -71,16 +73,24 @@ pub fn page(id: &str, product: Option<Product>) -> Option<String> {
     }
     heading(&mut text, "What to do");
     wrap(&mut text, 2, rule.remedy());
-    for (name, fix) in fixes(guide, product) {
+    let fixes = fixes(guide, product);
+    for (name, fix) in &fixes {
         let _ = writeln!(text, "\n  {name}");
         wrap(&mut text, 4, fix);
     }
     if let Some(product) = product
-        && fixes(guide, Some(product)).next().is_none()
+        && fixes.is_empty()
     {
         let _ = writeln!(text, "\n  Nothing in particular is known for {}.", product.name());
     }
     Some(text)
+}
+
+/// What to do about a verdict on a connection whose end in this role is the product; `None`: nothing in particular.
+pub fn step(id: &str, product: Product, role: Role) -> Option<&'static str> {
+    let guide = GUIDES.iter().find(|guide| guide.verdicts.contains(&id))?;
+    let is_for = |fix: &&Fix| fix.product == product && fix.role.is_none_or(|of| of == role);
+    guide.fixes.iter().find(is_for).map(|fix| fix.text)
 }
 
 /// Verdicts whose id resembles `id`.
@@ -115,7 +125,7 @@ pub fn markdown() -> String {
             let _ = write!(text, "\nTo confirm:\n\n```sh\n{}\n```\n", commands.join("\n"));
         }
         let _ = write!(text, "\nTo fix: {}\n", rule.remedy());
-        for (position, (name, fix)) in fixes(guide, None).enumerate() {
+        for (position, (name, fix)) in fixes(guide, None).into_iter().enumerate() {
             let _ = writeln!(text, "{}* **{name}**: {fix}", if position == 0 { "\n" } else { "" });
         }
     }
@@ -164,15 +174,17 @@ fn guide(rule: &dyn Rule) -> Option<&'static Guide> {
     GUIDES.iter().find(|guide| guide.verdicts.contains(&rule.id()))
 }
 
-fn fixes(
-    guide: Option<&'static Guide>,
-    product: Option<Product>,
-) -> impl Iterator<Item = (&'static str, &'static str)> {
-    guide
-        .into_iter()
-        .flat_map(|guide| guide.fixes)
-        .filter(move |(of, _)| product.is_none_or(|product| product == *of))
-        .map(|(product, fix)| (product.name(), *fix))
+/// By the name of the product, as whichever end of the connection it is.
+fn fixes(guide: Option<&'static Guide>, product: Option<Product>) -> Vec<(&'static str, String)> {
+    let all = guide.into_iter().flat_map(|guide| guide.fixes);
+    let mut fixes: Vec<(&str, String)> = Vec::new();
+    for fix in all.filter(|fix| product.is_none_or(|product| product == fix.product)) {
+        match fixes.last_mut().filter(|(name, _)| *name == fix.product.name()) {
+            Some((_, text)) => *text = format!("{text} {}", fix.text),
+            None => fixes.push((fix.product.name(), fix.text.to_owned())),
+        }
+    }
+    fixes
 }
 
 fn heading(text: &mut String, heading: &str) {
@@ -211,7 +223,7 @@ mod tests {
         let info = |rule: &&dyn Rule| rule.severity() == super::super::Severity::Info;
         let without: Vec<_> = rules::all()
             .filter(|rule| !info(rule))
-            .filter(|&rule| fixes(guide(rule), Some(Product::Generic)).next().is_none())
+            .filter(|&rule| fixes(guide(rule), Some(Product::Generic)).is_empty())
             .map(Rule::id)
             .collect();
         assert!(without.is_empty(), "no guide in general for {without:?}");
@@ -247,6 +259,16 @@ mod tests {
         let page = page("sni_missing", Some(Product::ApigeeHybrid)).unwrap();
         assert!(page.contains("enableNonSniClient"), "{page}");
         assert!(!page.contains("HAProxy"), "{page}");
+    }
+
+    #[test]
+    fn a_step_is_for_the_end_that_the_product_is() {
+        let apigee = |role| step("hostname_mismatch", Product::ApigeeHybrid, role).unwrap();
+        assert!(apigee(Role::Server).starts_with("Northbound"), "{}", apigee(Role::Server));
+        assert!(apigee(Role::Client).starts_with("Southbound"), "{}", apigee(Role::Client));
+        assert_eq!(step("server_ca_unknown", Product::Nginx, Role::Server), None, "its client has to trust");
+        assert!(step("server_ca_unknown", Product::Nginx, Role::Client).is_some());
+        assert_eq!(step("client_clock_wrong", Product::Nginx, Role::Server), None);
     }
 
     #[test]
