@@ -68,7 +68,9 @@ impl Programs {
     /// That leave out connections.
     pub(crate) fn choosing(choice: Choice, chosen: &[u16], networks: &[(u32, Ipv6Addr, u32)]) -> Self {
         let mut ports = Ports::NONE;
-        chosen.iter().for_each(|port| ports.insert(*port));
+        for port in chosen {
+            ports.insert(*port);
+        }
         let mut ebpf = EbpfLoader::new()
             .override_global(symbols::CHOICE, &choice, true)
             .override_global(symbols::PORTS, &ports, true)
@@ -103,9 +105,11 @@ impl Programs {
         for name in [program, rest] {
             match self.ebpf.program_mut(name).unwrap() {
                 Program::SchedClassifier(classifier) if classifier.fd().is_err() => {
-                    classifier.load().unwrap()
+                    classifier.load().unwrap();
                 }
-                Program::SocketFilter(filter) if filter.fd().is_err() => filter.load().unwrap(),
+                Program::SocketFilter(filter) if filter.fd().is_err() => {
+                    filter.load().unwrap();
+                }
                 _ => {}
             }
         }

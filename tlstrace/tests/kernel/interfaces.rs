@@ -151,7 +151,7 @@ fn vlan_tags_in_band_and_ipv6_extension_headers_are_stepped_over() {
     let mut wires = Vec::new();
     for (end, on_bridge) in cables {
         let (out, back) = (end.try_clone().unwrap(), on_bridge.try_clone().unwrap());
-        wires.push(thread::spawn(move || carry_changed(out, on_bridge, widened)));
+        wires.push(thread::spawn(move || carry_changed(out, on_bridge, |frame| Some(widened(frame)))));
         wires.push(thread::spawn(move || carry_changed(back, end, untagged)));
     }
     let identity = Identity::issue(&[NAME]).unwrap();
@@ -276,13 +276,13 @@ fn carry_changed(mut from: File, mut to: File, change: impl Fn(&[u8]) -> Option<
 
 const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
 
-/// EtherTypes of IEEE 802.1ad and 802.1Q with their tags: VLAN 5, and in it VLAN 9.
+/// Ethertypes of IEEE 802.1ad and 802.1Q with their tags: VLAN 5, and in it VLAN 9.
 const TAGS: [u8; 8] = [0x88, 0xa8, 0, 5, 0x81, 0, 0, 9];
 /// Source and destination of an Ethernet frame.
 const MACS_LEN: usize = 12;
 
 /// The frame with two VLAN tags, and TCP over IPv6 behind a header of destination options (RFC 8200 §4.6).
-fn widened(frame: &[u8]) -> Option<Vec<u8>> {
+fn widened(frame: &[u8]) -> Vec<u8> {
     let (macs, rest) = frame.split_at(MACS_LEN);
     let rest = match rest {
         [0x86, 0xdd, header @ ..] if header.len() >= 40 && header[6] == 6 => {
@@ -296,7 +296,7 @@ fn widened(frame: &[u8]) -> Option<Vec<u8>> {
         }
         other => other.to_vec(),
     };
-    Some([macs, &TAGS, &rest].concat())
+    [macs, &TAGS, &rest].concat()
 }
 
 /// The frame without its tags; those without any are the bridge's own.

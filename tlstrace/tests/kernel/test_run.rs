@@ -731,6 +731,9 @@ fn a_sleeping_consumer_is_told_once() {
     assert_eq!(connection.programs.control().consumer_sleeping, 0);
 }
 
+/// What is chosen by which networks, and whether the connection over the network is.
+type Case<'a> = (Choice, &'a [(u32, Ipv6Addr, u32)], &'a Network, bool);
+
 /// Opens so many connections one after the other, each with a ClientHello, and says of how many there was an event.
 fn seen(programs: &mut Programs, network: &Network, port: u16, count: u16) -> u16 {
     let mut is_seen = |source_port| {
@@ -791,7 +794,7 @@ fn a_connection_to_another_server_is_left_out_from_its_beginning() {
     let only = Choice { by_server: Choice::ONLY_LISTED, ..Choice::ANY };
     let all_but = Choice { by_server: Choice::ALL_BUT_EXCLUDED, ..Choice::ANY };
     let (ten, all) = (mapped([10, 0, 0, 0]), Ipv6Addr::UNSPECIFIED);
-    let cases: [(Choice, &[(u32, Ipv6Addr, u32)], &Network, bool); 10] = [
+    let cases: [Case<'_>; 10] = [
         (only, &[(104, ten, LISTED)], &v4, true),
         (only, &[(104, ten, LISTED)], &v6, false),
         (only, &[(128, server_of(&v6), LISTED)], &v6, true),
