@@ -13,6 +13,7 @@
     clippy::inline_always,
     reason = "a call costs more than most steps, and hides the packet's bounds from the verifier"
 )]
+#![expect(clippy::needless_pass_by_value, reason = "the macros hand a program's context over so")]
 #![expect(
     clippy::cast_possible_truncation,
     reason = "registers are wide, fields are narrow, and a check that cannot fail costs every packet"
@@ -90,7 +91,6 @@ static TAP_SELECT: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
 /// Tells of the RSTs that this node's kernel sends.
 #[raw_tracepoint(tracepoint = "tcp_send_reset")]
-#[expect(clippy::needless_pass_by_value, reason = "the macro calls it so")]
 fn tlstrace_reset(context: RawTracePointContext) -> i32 {
     reset::report(&context);
     0
@@ -98,7 +98,6 @@ fn tlstrace_reset(context: RawTracePointContext) -> i32 {
 
 /// Counts what became of the packet, and leaves its fate to the rest of the chain, whatever that was.
 #[inline(always)]
-#[expect(clippy::needless_pass_by_value, reason = "as the macro hands it over")]
 fn run(context: TcContext, start: Start, hook: Hook) -> i32 {
     // SAFETY: the context is valid as long as the program runs, and nothing else refers to it.
     let skb = unsafe { &*context.skb.skb };

@@ -128,7 +128,7 @@ impl Text<'_> {
         if expiring == 0 {
             return Ok(());
         }
-        writeln!(f, "  certificates that end within {} days", EXPIRES_SOON.as_secs() / 86_400)?;
+        writeln!(f, "  certificates that have ended or end within {} days", EXPIRES_SOON.as_secs() / 86_400)?;
         self.certificates(now).iter().try_for_each(|line| writeln!(f, "  {line}"))?;
         if expiring > MOST {
             writeln!(f, "  and {} more", expiring - MOST)?;

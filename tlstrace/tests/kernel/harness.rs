@@ -102,17 +102,8 @@ impl Programs {
             Program::SchedClassifier(_) => (symbols::PROGRAM_SELECT, symbols::SELECT),
             _ => (symbols::PROGRAM_TAP_SELECT, symbols::TAP_SELECT),
         };
-        for name in [program, rest] {
-            match self.ebpf.program_mut(name).unwrap() {
-                Program::SchedClassifier(classifier) if classifier.fd().is_err() => {
-                    classifier.load().unwrap();
-                }
-                Program::SocketFilter(filter) if filter.fd().is_err() => {
-                    filter.load().unwrap();
-                }
-                _ => {}
-            }
-        }
+        self.verify(program);
+        self.verify(rest);
         let rest = self.ebpf.program(rest).unwrap().fd().unwrap().try_clone().unwrap();
         let array = self.ebpf.map_mut(array).unwrap();
         ProgramArray::try_from(array).unwrap().set(0, &rest, 0).unwrap();
@@ -123,6 +114,25 @@ impl Programs {
             other => panic!("{program} is a {:?}", other.prog_type()),
         };
         assert_eq!(result.unwrap().return_value, expected);
+    }
+
+    fn verify(&mut self, program: &str) {
+        match self.ebpf.program_mut(program).unwrap() {
+            Program::SchedClassifier(classifier) if classifier.fd().is_err() => {
+                classifier.load().unwrap();
+            }
+            Program::SocketFilter(filter) if filter.fd().is_err() => {
+                filter.load().unwrap();
+            }
+            _ => {}
+        }
+    }
+
+    /// How many instructions a program has, and how many the verifier walked.
+    pub(crate) fn size(&mut self, program: &str) -> (u32, u32) {
+        self.verify(program);
+        let info = self.ebpf.program(program).unwrap().info().unwrap();
+        (info.size_translated().unwrap() / 8, info.verified_instruction_count().unwrap())
     }
 
     /// Takes all events out of the ring.

@@ -41,6 +41,26 @@ fn a_connection_that_opens_gives_the_three_segments_of_its_handshake() {
     }
 }
 
+/// What every packet pays for, and every start: these figures repeat exactly on one kernel, as times do not.
+#[test]
+#[ignore = "needs root"]
+fn the_programs_do_not_grow_unnoticed() {
+    let mut programs = Programs::load();
+    for (program, most, most_walked) in [
+        (symbols::PROGRAM_IN, 800, 12_000),
+        (symbols::PROGRAM_OUT, 800, 12_000),
+        (symbols::PROGRAM_L3_IN, 800, 12_000),
+        (symbols::PROGRAM_L3_OUT, 800, 12_000),
+        (symbols::PROGRAM_SELECT, 4_200, 300_000),
+        (symbols::PROGRAM_TAP, 100, 1_000),
+        (symbols::PROGRAM_L3_TAP, 100, 1_000),
+        (symbols::PROGRAM_TAP_SELECT, 4_200, 300_000),
+    ] {
+        let (instructions, walked) = programs.size(program);
+        assert!(instructions <= most && walked <= most_walked, "{program}: {instructions}, {walked} walked");
+    }
+}
+
 #[test]
 #[ignore = "needs root"]
 fn a_client_hello_is_copied_whole_whatever_is_in_front_of_it() {

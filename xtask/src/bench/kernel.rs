@@ -46,12 +46,15 @@ pub(super) fn run() -> Result<Table> {
         push(format!("bulk TCP over a veth, {hook}"), ours, empty);
         push("  a program that reads the EtherType".to_owned(), touching, empty);
     }
-    let info = ours.classifier()?.info()?;
-    table.remark(format!(
-        "{} instructions, {} walked by the verifier",
-        info.size_translated().unwrap_or(0) / 8,
-        info.verified_instruction_count().unwrap_or(0)
-    ));
+    for name in [symbols::PROGRAM_IN, symbols::PROGRAM_SELECT] {
+        let info = ours.ebpf.program(name).context("the object lacks a program")?.info()?;
+        let (size, walked) = (info.size_translated(), info.verified_instruction_count());
+        table.remark(format!(
+            "{name}: {} instructions, {} walked by the verifier",
+            size.unwrap_or(0) / 8,
+            walked.unwrap_or(0)
+        ));
+    }
     Ok(table)
 }
 
