@@ -329,14 +329,12 @@ impl Records {
     }
 
     fn proxy_binary(&mut self, bytes: &[u8], len: u16, observer: &mut impl Observer) -> usize {
-        let taken = bytes.len().min(usize::from(len) - self.partial.len().min(usize::from(len)));
-        let bytes = bytes.get(..taken).unwrap_or_default();
-        // Past what is kept, `partial` still has to count: the TLVs of a long header are dropped, not stored.
-        if self.partial.len() + taken <= MAX_PROXY_LEN || usize::from(len) <= MAX_PROXY_LEN {
-            self.partial.extend_from_slice(bytes);
-        } else {
-            self.partial.resize(self.partial.len() + taken, 0);
-        }
+        let before = self.partial.len();
+        let taken = bytes.len().min(usize::from(len).saturating_sub(before));
+        let kept = taken.min(MAX_PROXY_LEN.saturating_sub(before));
+        self.partial.extend_from_slice(bytes.get(..kept).unwrap_or_default());
+        // What is not kept counts all the same.
+        self.partial.resize(before + taken, 0);
         if self.partial.len() >= usize::from(len) {
             self.proxy_done(observer);
         }
