@@ -5,6 +5,7 @@ mod cargo;
 mod conformance;
 mod demo;
 mod deploy;
+mod disagree;
 mod ebpf;
 mod fuzz;
 mod matrix;
@@ -27,6 +28,7 @@ enum Task {
     Conformance(conformance::Args),
     Demo(demo::Args),
     Deploy(deploy::Args),
+    Disagree(disagree::Args),
     Ebpf(ebpf::Args),
     Fuzz(fuzz::Args),
     Matrix(matrix::Args),
@@ -43,6 +45,7 @@ fn main() -> Result<ExitCode> {
         Task::Conformance(args) => conformance::run(&args)?,
         Task::Demo(args) => demo::run(&args)?,
         Task::Deploy(args) => deploy::run(&args)?,
+        Task::Disagree(args) => return disagree::run(&args),
         Task::Ebpf(args) => ebpf::run(&args)?,
         Task::Fuzz(args) => fuzz::run(&args)?,
         Task::Matrix(args) => return matrix::run(&args),
