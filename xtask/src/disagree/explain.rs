@@ -34,7 +34,7 @@ const EXPLANATIONS: &[(&str, Applies)] = &[
     ("tshark stumbles over an empty handshake record, which RFC 8446 section 5.1 forbids", |case| {
         case.is_shown_by_us_only() && BOTH.iter().any(|role| case.has_empty_handshake_record(*role))
     }),
-    ("tlstrace takes for encrypted what follows a ChangeCipherSpec in the middle of a hello", |case| {
+    ("tlstrace takes for encrypted what follows a ChangeCipherSpec where no RFC allows one", |case| {
         case.is_shown_by_tshark_only() && BOTH.iter().any(|role| case.has_early_change_cipher_spec(*role))
     }),
     (
@@ -51,6 +51,9 @@ const EXPLANATIONS: &[(&str, Applies)] = &[
     }),
     ("tshark shows a hello that cannot be read, as tls-parser too finds", |case| {
         case.is_shown_by_tshark_only() && BOTH.iter().any(|role| case.has_unreadable_hello(*role))
+    }),
+    ("tlstrace has read to the end of the handshake when the alert comes", |case| {
+        case.field == "alerts" && case.is_shown_by_tshark_only() && case.ours.is_complete
     }),
     ("tshark shows alerts of a level that there is not", |case| {
         let mut theirs = case.theirs.alerts.clone();

@@ -24,6 +24,8 @@ pub(super) struct Reading {
     pub(super) alerts: BTreeSet<(&'static str, u16, u16)>,
     /// Bytes of one of the two sides are no records, or no messages.
     pub(super) is_broken: bool,
+    /// The handshake succeeded.
+    pub(super) is_complete: bool,
     /// What belongs to which hello cannot be told.
     pub(super) is_unclear: bool,
 }
@@ -99,6 +101,7 @@ fn of_verdict(verdict: &Verdict) -> Reading {
     });
     Reading {
         is_broken: [Role::Client, Role::Server].into_iter().any(|role| facts.peer(role).broke_framing),
+        is_complete: facts.progress.complete.is_some(),
         alerts: alerts.collect(),
         client_hello,
         server_hello,
