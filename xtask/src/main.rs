@@ -11,6 +11,7 @@ mod fuzz;
 mod matrix;
 mod mutants;
 mod privilege;
+mod release;
 mod sbom;
 mod soak;
 mod test;
@@ -33,6 +34,7 @@ enum Task {
     Fuzz(fuzz::Args),
     Matrix(matrix::Args),
     Mutants(mutants::Args),
+    Release(release::Args),
     Sbom(sbom::Args),
     Soak(soak::Args),
     Test(test::Args),
@@ -50,6 +52,7 @@ fn main() -> Result<ExitCode> {
         Task::Fuzz(args) => fuzz::run(&args)?,
         Task::Matrix(args) => return matrix::run(&args),
         Task::Mutants(args) => mutants::run(&args)?,
+        Task::Release(args) => release::run(&args)?,
         Task::Sbom(args) => sbom::run(&args)?,
         Task::Soak(args) => return soak::run(&args),
         Task::Test(_) => return test::run(),

@@ -290,8 +290,11 @@ fn change_hello(bytes: &mut Vec<u8>, kind: Kind, random: &mut Random) {
     bytes.splice(..5 + record.len(), new);
 }
 
+/// Type and content.
+type Extension = (u16, Vec<u8>);
+
 /// Where the list of extensions begins in a record with one ClientHello, and what is in it.
-fn extensions(record: &[u8]) -> Option<(usize, Vec<(u16, Vec<u8>)>)> {
+fn extensions(record: &[u8]) -> Option<(usize, Vec<Extension>)> {
     let length = |at: usize| Some(usize::from(u16::from_be_bytes(*record.get(at..)?.first_chunk()?)));
     if !record.starts_with(&[1]) {
         return None;
