@@ -38,7 +38,7 @@ const EXPLANATIONS: &[(&str, Applies)] = &[
         case.is_shown_by_tshark_only() && BOTH.iter().any(|role| case.has_early_change_cipher_spec(*role))
     }),
     (
-        "tshark takes an alert for data if its record has another version, or before a ClientHello is whole",
+        "tshark takes an alert for data if its record has no version of SSL 3.0 to TLS 1.2, or before a ClientHello is whole",
         |case| {
             let is_odd = BOTH.iter().any(|role| case.has_odd_version(*role));
             case.field == "alerts"
@@ -131,7 +131,7 @@ impl Case<'_> {
 
     fn has_odd_version(&self, role: Role) -> bool {
         let (bytes, _) = stream(self.packets, role);
-        records(&bytes).any(|(at, _)| bytes.get(at + 2).is_some_and(|minor| *minor > 4))
+        records(&bytes).any(|(at, _)| bytes.get(at + 2).is_some_and(|minor| *minor > 3))
     }
 
     fn has_unreadable_hello(&self, role: Role) -> bool {
