@@ -93,7 +93,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             let seen = sorts.entry((difference.field, case.kinds())).or_default();
             *seen += 1;
             if *seen <= MAX_SHOWN {
-                let kept = folder.join(format!("{disagreements}.pcap"));
+                let kept = folder.join(format!("{}-{disagreements}.pcap", args.seed));
                 fs::write(&kept, pcap(&[case.packets()]))?;
                 show(&case, &difference, &kept)?;
             }
@@ -129,7 +129,7 @@ fn originals(directories: &[PathBuf]) -> Result<Vec<(String, Conversation)>> {
 
 /// In what tshark and tlstrace differ, for each of the connections.
 fn compare(folder: &Path, cases: &[Case<'_>]) -> Result<Vec<Vec<Difference>>> {
-    let file = folder.join("round.pcap");
+    let file = folder.join(format!("round-{}.pcap", std::process::id()));
     let connections: Vec<_> = cases.iter().map(Case::packets).collect();
     fs::write(&file, pcap(&connections)).with_context(|| format!("cannot write {}", file.display()))?;
     let (theirs, ours) = (tshark::read(&file)?, reading::read(&file)?);

@@ -77,7 +77,7 @@ fn of_verdict(verdict: &Verdict) -> Reading {
         cipher_suites: hello.cipher_suites.iter().map(|suite| suite.0).collect(),
         extensions: hello.extensions.iter().map(|kind| kind.0).collect(),
         groups: hello.supported_groups.iter().map(|group| group.0).collect(),
-        server_name: hello.server_name.as_ref().map(|name| beginning(&name.as_str()).to_owned()),
+        server_name: hello.server_name.as_ref().and_then(|name| beginning(&name.as_str())),
         faults: faults(&hello.problems),
         is_unclear: repeats(&hello.problems),
     });
@@ -119,10 +119,10 @@ fn repeats(problems: &[Problem]) -> bool {
     problems.iter().any(|problem| matches!(problem, Problem::DuplicateExtension(_)))
 }
 
-/// A name as far as every program shows it alike: up to what cannot be printed.
-pub(super) fn beginning(name: &str) -> &str {
+/// A name as far as every program shows it alike: up to what cannot be printed. `None` if that is at its beginning.
+pub(super) fn beginning(name: &str) -> Option<String> {
     let is_special = |character: char| !character.is_ascii_graphic() || character == '\\';
-    name.split(is_special).next().unwrap_or_default()
+    name.split(is_special).next().filter(|beginning| !beginning.is_empty()).map(str::to_owned)
 }
 
 /// In what the two differ.

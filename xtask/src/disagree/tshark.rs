@@ -107,10 +107,7 @@ impl Row<'_> {
                 cipher_suites: self.numbers("tls.handshake.ciphersuite"),
                 extensions: self.numbers("tls.handshake.extension.type"),
                 groups: self.numbers("tls.handshake.extensions_supported_group"),
-                server_name: self
-                    .values("tls.handshake.extensions_server_name")
-                    .next()
-                    .map(|name| beginning(name).to_owned()),
+                server_name: self.values("tls.handshake.extensions_server_name").next().and_then(beginning),
                 faults: contents.iter().map(|(_, message)| (*message).to_owned()).collect(),
                 // It may complain of another message in the same packet.
                 is_unclear: !contents.is_empty() && types.len() > 1,
