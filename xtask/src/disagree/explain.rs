@@ -66,7 +66,7 @@ const EXPLANATIONS: &[(&str, Applies)] = &[
             && version.is_some_and(|version| matches!(version, 0x0304 | 0x7f00..=0x7f15))
     }),
     (
-        "tshark does not mind bytes behind the extensions, nor an empty or unknown kind of server name",
+        "tshark does not mind bytes behind the extensions, server names of no known kind, and odd binders",
         |case| {
             let is_known = |fault: &String| TSHARK_ACCEPTS.contains(&fault.as_str());
             case.faults().is_some_and(|(theirs, ours)| theirs.is_empty() && ours.iter().all(is_known))
@@ -77,8 +77,11 @@ const EXPLANATIONS: &[(&str, Applies)] = &[
     }),
 ];
 
-const TSHARK_ACCEPTS: [&str; 2] =
-    ["bytes are left after the end of the message", "extension server_name is malformed"];
+const TSHARK_ACCEPTS: [&str; 3] = [
+    "bytes are left after the end of the message",
+    "extension server_name is malformed",
+    "extension pre_shared_key is malformed",
+];
 
 impl Case<'_> {
     fn shown(&self) -> (bool, bool) {
