@@ -11,6 +11,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use serde_json::Value;
 use smallvec::smallvec;
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use tlstrace::engine::segment::{Chunk, Direction, Segment};
@@ -298,6 +299,11 @@ fn the_longest_hello_and_the_longest_chain_make_a_line_that_can_be_shipped() {
     }
     world.end();
     assert_eq!(world.verdicts, 2 * 12 + 2);
+    for field in ["tls.client.supported_groups", "tlstrace.offer.key_shares", "tlstrace.server_certificates"]
+    {
+        assert!(world.cut.contains(field), "{field}: {:?}", world.cut);
+    }
+    assert!(!world.cut.contains("tls.server.names"), "the leaf's names have room");
 }
 
 #[test]
@@ -428,6 +434,8 @@ struct World {
     said: HashMap<SocketAddr, Vec<(&'static str, Confidence)>>,
     asked_for: HashSet<SocketAddr>,
     verdicts: usize,
+    /// The fields that lines call cut.
+    cut: HashSet<String>,
     sinks: Vec<Box<dyn Sink>>,
     metrics: Metrics,
     /// Allocated before the first segment, and most since.
@@ -452,6 +460,7 @@ impl World {
             said: HashMap::new(),
             asked_for: HashSet::new(),
             verdicts: 0,
+            cut: HashSet::new(),
             sinks,
             metrics: Metrics::new().with_certificates(20),
             before: held(),
@@ -512,6 +521,11 @@ impl World {
                 let text = String::from_utf8(line).unwrap();
                 assert!(!text.chars().any(|c| is_active(c) && c != '\n'), "{text:?}");
                 assert!(text.len() < 128 * KIB, "a line of {} bytes", text.len());
+                if text.starts_with('{') && text.contains(r#""cut":"#) {
+                    let line: Value = serde_json::from_str(&text).unwrap();
+                    let fields = line["tlstrace"]["cut"].as_array().unwrap();
+                    self.cut.extend(fields.iter().map(|field| field.as_str().unwrap().to_owned()));
+                }
             }
             self.verdicts += 1;
             let client = verdict.facts.client().address;

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tlstrace::aggregate::{Aggregate, Quantiles};
 use tlstrace::engine::timestamp::Timestamp;
 use tlstrace::engine::{Engine, Output, Settings};
@@ -44,7 +44,23 @@ fn every_line_is_valid_and_all_that_the_schema_names_is_printed() {
 }
 
 /// Properties that neither a capture nor a scenario shows.
-const RARE: &[&str] = &["problems", "signature_algorithms_cert"];
+const RARE: &[&str] = &["cut", "problems", "signature_algorithms_cert"];
+
+#[test]
+fn a_list_that_is_cut_is_named() {
+    let cut_of = |suites: usize, protocols: usize| {
+        let suites = vec!["1301"; suites].join(",");
+        let protocols = vec!["h2"; protocols].join(",");
+        let hello = format!("> hello sni=a.example suites={suites} alpn={protocols}");
+        let steps = ["> syn", "< syn,ack", "> ack", &hello, "< alert fatal 40", "< fin", "> fin"];
+        let line = play_steps(&steps.map(str::to_owned)).remove(0);
+        assert_eq!(Schema::read().problems(&line), Vec::<String>::new(), "{line}");
+        line["tlstrace"]["cut"].clone()
+    };
+    assert_eq!(cut_of(256, 32), Value::Null);
+    assert_eq!(cut_of(257, 32), json!(["tls.client.supported_ciphers"]));
+    assert_eq!(cut_of(4, 33), json!(["tls.client.alpn"]));
+}
 
 #[test]
 fn a_line_for_cloud_logging_is_a_valid_line_with_fields_of_its_own() {
@@ -194,9 +210,13 @@ fn replay_captures(format: &str) -> Vec<Value> {
 fn play(path: &Path) -> Vec<Value> {
     let scenario: toml::Table = toml::from_str(&fs::read_to_string(path).unwrap()).unwrap();
     let steps: Vec<String> = scenario["steps"].clone().try_into().unwrap();
+    play_steps(&steps)
+}
+
+fn play_steps(steps: &[String]) -> Vec<Value> {
     let mut engine = Engine::new(Settings::default());
     // So that a line can show all that there is.
-    Player::new(Variation::Translated).play(&steps, &mut engine);
+    Player::new(Variation::Translated).play(steps, &mut engine);
     engine.finish();
     let observer = Observer {
         hostname: Some("node-1".into()),

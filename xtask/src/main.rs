@@ -5,11 +5,13 @@ mod cargo;
 mod conformance;
 mod demo;
 mod deploy;
+mod disagree;
 mod ebpf;
 mod fuzz;
 mod matrix;
 mod mutants;
 mod privilege;
+mod release;
 mod sbom;
 mod soak;
 mod test;
@@ -27,10 +29,12 @@ enum Task {
     Conformance(conformance::Args),
     Demo(demo::Args),
     Deploy(deploy::Args),
+    Disagree(disagree::Args),
     Ebpf(ebpf::Args),
     Fuzz(fuzz::Args),
     Matrix(matrix::Args),
     Mutants(mutants::Args),
+    Release(release::Args),
     Sbom(sbom::Args),
     Soak(soak::Args),
     Test(test::Args),
@@ -43,10 +47,12 @@ fn main() -> Result<ExitCode> {
         Task::Conformance(args) => conformance::run(&args)?,
         Task::Demo(args) => demo::run(&args)?,
         Task::Deploy(args) => deploy::run(&args)?,
+        Task::Disagree(args) => return disagree::run(&args),
         Task::Ebpf(args) => ebpf::run(&args)?,
         Task::Fuzz(args) => fuzz::run(&args)?,
         Task::Matrix(args) => return matrix::run(&args),
         Task::Mutants(args) => mutants::run(&args)?,
+        Task::Release(args) => release::run(&args)?,
         Task::Sbom(args) => sbom::run(&args)?,
         Task::Soak(args) => return soak::run(&args),
         Task::Test(_) => return test::run(),

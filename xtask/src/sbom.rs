@@ -20,14 +20,18 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let arguments = ["metadata", "--format-version=1", "--locked", "--filter-platform", &args.target];
+    writeln!(io::stdout(), "{:#}", of_target(&args.target)?)?;
+    Ok(())
+}
+
+/// The list for one platform.
+pub(crate) fn of_target(target: &str) -> Result<Value> {
+    let arguments = ["metadata", "--format-version=1", "--locked", "--filter-platform", target];
     let output = cargo().args(arguments).output().context("cannot run cargo")?;
     ensure!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
     let metadata = serde_json::from_slice(&output.stdout)?;
     let lock = fs::read_to_string(workspace().join("Cargo.lock"))?;
-    let bill = bill(&metadata, &checksums(&lock)).context("cargo metadata has another form")?;
-    writeln!(io::stdout(), "{bill:#}")?;
-    Ok(())
+    bill(&metadata, &checksums(&lock)).context("cargo metadata has another form")
 }
 
 fn bill(metadata: &Value, checksums: &BTreeMap<(String, String), String>) -> Option<Value> {

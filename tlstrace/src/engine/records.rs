@@ -19,8 +19,9 @@ use super::stream::{Piece, Reader};
 const HEAD_LEN: usize = 16;
 /// Most bytes kept of one handshake message. A longer one is stepped over and reported as lost.
 const MAX_MESSAGE_LEN: u32 = 128 * 1024;
-/// Most bytes of a PROXY protocol header that are kept (v2 with TLVs; the rest is stepped over).
-const MAX_PROXY_LEN: usize = 536;
+/// Bytes kept of a version 2 PROXY protocol header: as the capture does, up to the end of two IPv6 addresses and ports.
+/// TLVs are stepped over, captured or not.
+const PROXY_KEPT_LEN: usize = 16 + 36;
 
 /// Learns what a direction carries.
 pub(crate) trait Observer {
@@ -96,7 +97,7 @@ enum State {
     Head,
     /// A PROXY v1 line, up to CRLF.
     ProxyLine,
-    /// A PROXY v2 header of so many bytes.
+    /// A PROXY v2 header, of which so many bytes are still to come.
     ProxyBinary(u16),
     /// An SSLv2 hello of so many bytes, header included.
     SslV2(u32),
@@ -259,7 +260,7 @@ impl Records {
             let taken = match self.state {
                 State::Head => self.head(bytes, observer),
                 State::ProxyLine => self.proxy_line(bytes, observer),
-                State::ProxyBinary(len) => self.proxy_binary(bytes, len, observer),
+                State::ProxyBinary(left) => self.proxy_binary(bytes, left, observer),
                 State::SslV2(len) => self.ssl_v2(bytes, len, observer),
                 State::RecordHeader => self.record_header(bytes, observer),
                 State::Body { header, left, kind } => {
@@ -328,19 +329,20 @@ impl Records {
         bytes.len()
     }
 
-    fn proxy_binary(&mut self, bytes: &[u8], len: u16, observer: &mut impl Observer) -> usize {
-        let taken = bytes.len().min(usize::from(len) - self.partial.len().min(usize::from(len)));
-        let bytes = bytes.get(..taken).unwrap_or_default();
-        // Past what is kept, `partial` still has to count: the TLVs of a long header are dropped, not stored.
-        if self.partial.len() + taken <= MAX_PROXY_LEN || usize::from(len) <= MAX_PROXY_LEN {
-            self.partial.extend_from_slice(bytes);
-        } else {
-            self.partial.resize(self.partial.len() + taken, 0);
-        }
-        if self.partial.len() >= usize::from(len) {
+    fn proxy_binary(&mut self, bytes: &[u8], left: u16, observer: &mut impl Observer) -> usize {
+        let taken = bytes.len().min(usize::from(left));
+        let kept = taken.min(PROXY_KEPT_LEN.saturating_sub(self.partial.len()));
+        self.partial.extend_from_slice(bytes.get(..kept).unwrap_or_default());
+        self.advance_proxy(left, taken, observer);
+        taken
+    }
+
+    fn advance_proxy(&mut self, left: u16, taken: usize, observer: &mut impl Observer) {
+        let left = left.saturating_sub(u16::try_from(taken).unwrap_or(u16::MAX));
+        self.state = State::ProxyBinary(left);
+        if left == 0 {
             self.proxy_done(observer);
         }
-        taken.max(1)
     }
 
     fn proxy_done(&mut self, observer: &mut impl Observer) {
@@ -537,6 +539,12 @@ impl Records {
         while len > 0 {
             let State::Body { header, left, kind } = self.state else {
                 match self.state {
+                    State::ProxyBinary(left) if self.partial.len() >= PROXY_KEPT_LEN => {
+                        let taken = u16::try_from(len).unwrap_or(u16::MAX).min(left);
+                        len -= u64::from(taken);
+                        self.advance_proxy(left, usize::from(taken), observer);
+                        continue;
+                    }
                     State::Prelude | State::Ended | State::Lost => {}
                     _ => {
                         self.partial.clear();

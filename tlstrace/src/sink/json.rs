@@ -21,8 +21,9 @@ use crate::entry::{self, Timings};
 use crate::names::Identity;
 use crate::tls::certificate::{Certificate, CertificateChain};
 use crate::tls::client_hello::ClientHello;
-use crate::tls::codepoints::{AlertLevel, ProtocolVersion};
+use crate::tls::codepoints::{AlertLevel, ProtocolVersion, is_grease};
 use crate::tls::fingerprint;
+use crate::tls::handshake::CertificateRequest;
 use crate::verdict::{Alternative, EndedHow, Evidence, Severity, Verdict, words};
 
 use super::rendered::Rendered;
@@ -309,6 +310,9 @@ struct Trace<'a> {
     proxy: Option<Proxy>,
     warnings: Items<'a, Evidence>,
     capture: Capture,
+    /// Fields of the line that hold only the first part of what was sent.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    cut: Vec<&'static str>,
     #[serde(serialize_with = "display")]
     connection_id: crate::engine::facts::ConnectionId,
     revision: u32,
@@ -564,13 +568,7 @@ impl<'a> Client<'a> {
             supported_ciphers: Names(&hello.cipher_suites, |suite| suite.is_grease()),
             supported_groups: Names(&hello.supported_groups, |group| group.is_grease()),
             signature_algorithms: Names(&hello.signature_schemes, |scheme| scheme.is_grease()),
-            alpn: hello
-                .alpn
-                .iter()
-                .filter(|name| !matches!(***name, [a, b] if crate::tls::codepoints::is_grease(u16::from_be_bytes([a, b]))))
-                .take(MAX_PROTOCOLS)
-                .map(|name| protocol_name(name))
-                .collect(),
+            alpn: protocols(hello).take(MAX_PROTOCOLS).map(protocol_name).collect(),
         }
     }
 }
@@ -641,6 +639,7 @@ impl<'a> Trace<'a> {
                 gaps: facts.capture.gaps,
                 lost: facts.capture.lost,
             },
+            cut: cut(facts),
             connection_id: facts.connection,
             revision: verdict.revision,
             replaces: verdict.replaces,
@@ -755,6 +754,10 @@ impl<T> Names<'_, T> {
     fn is_empty(&self) -> bool {
         self.0.iter().all(self.1)
     }
+
+    fn is_cut(&self) -> bool {
+        self.0.len() > MAX_ITEMS && self.0.iter().filter(|item| !(self.1)(item)).count() > MAX_ITEMS
+    }
 }
 
 impl<T: Display> Serialize for Names<'_, T> {
@@ -767,6 +770,44 @@ impl<T: Display> Serialize for Names<'_, T> {
     }
 }
 
+/// Which lists are not shown to their ends.
+fn cut(facts: &HandshakeFacts) -> Vec<&'static str> {
+    let mut cut = Vec::new();
+    let mut note = |field, is_cut: bool| cut.extend(is_cut.then_some(field));
+    if let Some(hello) = facts.client_hello.as_deref() {
+        let (versions, schemes) = (&hello.supported_versions, &hello.signature_schemes);
+        note("tls.client.supported_versions", Names(versions, |version| version.is_grease()).is_cut());
+        note("tls.client.supported_ciphers", Names(&hello.cipher_suites, |suite| suite.is_grease()).is_cut());
+        note(
+            "tls.client.supported_groups",
+            Names(&hello.supported_groups, |group| group.is_grease()).is_cut(),
+        );
+        note("tls.client.signature_algorithms", Names(schemes, |scheme| scheme.is_grease()).is_cut());
+        note("tls.client.alpn", protocols(hello).nth(MAX_PROTOCOLS).is_some());
+        note("tlstrace.offer.key_shares", Names(&hello.key_shares, |share| share.group.is_grease()).is_cut());
+        let schemes = &hello.signature_schemes_cert;
+        note(
+            "tlstrace.offer.signature_algorithms_cert",
+            Names(schemes, |scheme| scheme.is_grease()).is_cut(),
+        );
+    }
+    if let Some(request) = facts.certificate_request.as_deref() {
+        let (count, schemes) = (usize::from(request.authority_count), &request.signature_schemes);
+        note("tlstrace.certificate_request.authorities", count > CertificateRequest::MAX_AUTHORITIES);
+        let is_cut = Names(schemes, |scheme| scheme.is_grease()).is_cut();
+        note("tlstrace.certificate_request.signature_algorithms", is_cut);
+    }
+    if let Some(chain) = &facts.server().certificates {
+        let is_chain_cut = usize::from(chain.count) > CertificateChain::MAX_CERTIFICATES;
+        let mut room = MAX_NAMES_LEN;
+        let are_names_cut = chain.certificates.iter().any(|certificate| is_cut(certificate, &mut room));
+        note("tls.server.names", chain.leaf().is_some_and(|leaf| is_cut(leaf, &mut { MAX_NAMES_LEN })));
+        note("tls.server.chain", is_chain_cut);
+        note("tlstrace.server_certificates", is_chain_cut || are_names_cut);
+    }
+    cut
+}
+
 /// A certificate's names, as far as there is `room` for them, in bytes.
 fn names<'a>(certificate: &'a Certificate, room: &mut usize) -> Vec<Cow<'a, str>> {
     let names = certificate.names.iter().filter_map(words::alternative_name);
@@ -777,6 +818,14 @@ fn names<'a>(certificate: &'a Certificate, room: &mut usize) -> Vec<Cow<'a, str>
             left.is_some()
         })
         .collect()
+}
+
+/// Whether some of a certificate's names have no `room`, or were not even read.
+fn is_cut(certificate: &Certificate, room: &mut usize) -> bool {
+    let names = certificate.names.iter().filter_map(words::alternative_name);
+    let left = room.checked_sub(names.map(|name| name.len()).sum());
+    *room = left.unwrap_or(0);
+    left.is_none() || certificate.name_count as usize > certificate.names.len()
 }
 
 struct Shown<T>(T);
@@ -820,6 +869,14 @@ impl Serialize for Items<'_, Alternative> {
             self.0.iter().map(|item| AlternativeFields { verdict: item.verdict, why: &item.why }),
         )
     }
+}
+
+/// The protocols of ALPN, GREASE left out.
+fn protocols(hello: &ClientHello) -> impl Iterator<Item = &[u8]> {
+    let is_grease = |name: &[u8]| {
+        name.first_chunk().is_some_and(|pair| name.len() == 2 && is_grease(u16::from_be_bytes(*pair)))
+    };
+    hello.alpn.iter().map(|name| &**name).filter(move |name| !is_grease(name))
 }
 
 /// A protocol's name: text where it is text, hexadecimal otherwise.

@@ -293,7 +293,7 @@ impl ClientHello {
                 let name = names.iter().find(|(kind, _)| *kind == SNIType::HostName);
                 let (_, name) = name.filter(|(_, name)| !name.is_empty())?;
                 self.server_name = Some(ServerName::new(name));
-                true
+                reader.vector16().is_some() && reader.is_empty()
             }
             ExtensionType::SUPPORTED_VERSIONS => {
                 let (versions, is_sound) = u16_list(content, 1, ProtocolVersion);
@@ -328,14 +328,14 @@ impl ClientHello {
                     let len = u16::try_from(value.len()).unwrap_or(u16::MAX);
                     self.key_shares.push(KeyShare { group: NamedGroup(group), len });
                 }
-                shares.is_empty()
+                shares.is_empty() && reader.is_empty()
             }
             ExtensionType::APPLICATION_LAYER_PROTOCOL_NEGOTIATION => {
                 let mut protocols = Reader::new(reader.vector16()?);
                 while !protocols.is_empty() {
                     self.alpn.push(protocols.vector8()?.into());
                 }
-                !self.alpn.is_empty()
+                !self.alpn.is_empty() && reader.is_empty()
             }
             ExtensionType::PRE_SHARED_KEY => {
                 let mut identities = Reader::new(reader.vector16()?);
@@ -344,29 +344,24 @@ impl ClientHello {
                     let _obfuscated_ticket_age = identities.array::<4>()?;
                     self.psk_identities = self.psk_identities.saturating_add(1);
                 }
-                let _binders = reader.vector16()?;
-                reader.is_empty()
+                let mut binders = Reader::new(reader.vector16()?);
+                let mut is_sound = reader.is_empty();
+                while !binders.is_empty() {
+                    is_sound &= binders.vector8()?.len() >= 32;
+                }
+                is_sound
             }
             ExtensionType::EC_POINT_FORMATS => {
-                let TlsExtension::EcPointFormats(formats) = extension.parse_in_client_hello()? else {
-                    return None;
-                };
-                self.ec_point_formats = formats.to_vec();
-                true
+                self.ec_point_formats = reader.vector8()?.to_vec();
+                !self.ec_point_formats.is_empty() && reader.is_empty()
             }
             ExtensionType::PSK_KEY_EXCHANGE_MODES => {
-                let TlsExtension::PskExchangeModes(modes) = extension.parse_in_client_hello()? else {
-                    return None;
-                };
-                self.psk_modes = modes;
-                true
+                self.psk_modes = reader.vector8()?.to_vec();
+                !self.psk_modes.is_empty() && reader.is_empty()
             }
             ExtensionType::RECORD_SIZE_LIMIT => {
-                let TlsExtension::RecordSizeLimit(limit) = extension.parse_in_client_hello()? else {
-                    return None;
-                };
-                self.record_size_limit = Some(limit);
-                true
+                self.record_size_limit = Some(reader.u16()?);
+                reader.is_empty()
             }
             ExtensionType::SESSION_TICKET => {
                 self.session_ticket_len = u16::try_from(content.len()).ok();
@@ -378,7 +373,11 @@ impl ClientHello {
             }
             ExtensionType::STATUS_REQUEST => {
                 self.status_request = true;
-                extension.parse_in_client_hello().is_some()
+                // RFC 6066 §8: OCSP has two vectors, and other types are unknown.
+                match reader.u8()? {
+                    1 => reader.vector16().and(reader.vector16()).is_some() && reader.is_empty(),
+                    _ => true,
+                }
             }
             ExtensionType::EARLY_DATA => {
                 self.early_data = true;
@@ -386,7 +385,7 @@ impl ClientHello {
             }
             ExtensionType::COOKIE => {
                 self.cookie = true;
-                reader.vector16().is_some()
+                reader.vector16().is_some() && reader.is_empty()
             }
             ExtensionType::EXTENDED_MASTER_SECRET => {
                 self.extended_master_secret = true;
@@ -622,12 +621,29 @@ mod tests {
             (28, b"\x40"),
             (27, b"\x03\0\x02\0"),
             (23, b"surprise"),
+            // What tls-parser lets stand behind a list.
+            (11, b"\x01\0\0"),
+            (45, b"\x01\x01\x01"),
+            (28, b"\x40\0\0"),
+            (51, b"\0\x05\0\x1d\0\x01\x02\x03"),
+            (5, b"\x01\0\0\0\0\0"),
+            (5, b"\x01\x40\0\0\0"),
+            (44, b"\0\x01\x02\x03"),
         ] {
             let hello = decode(&client_hello_with(&[(0, sni), (kind, broken), (16, alpn)]));
             assert_eq!(hello.problems, [Problem::BrokenExtension(ExtensionType(kind))]);
             assert_eq!(hello.server_name.unwrap().as_str(), "a.b");
             assert_eq!(hello.alpn.len(), 1);
             assert_eq!(hello.extensions.len(), 3);
+        }
+    }
+
+    #[test]
+    fn bytes_behind_a_list_of_names_are_noted_and_the_names_count() {
+        for (kind, broken) in [(0, &b"\0\x06\0\0\x03a.b\0"[..]), (16, b"\0\x03\x02h2\0")] {
+            let hello = decode(&client_hello_with(&[(kind, broken)]));
+            assert_eq!(hello.problems, [Problem::BrokenExtension(ExtensionType(kind))]);
+            assert!(hello.server_name.is_some() || hello.alpn.len() == 1);
         }
     }
 

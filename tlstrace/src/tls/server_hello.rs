@@ -161,7 +161,7 @@ impl ServerHello {
             }
             ExtensionType::COOKIE => {
                 self.cookie = true;
-                reader.vector16().is_some()
+                reader.vector16().is_some() && reader.is_empty()
             }
             ExtensionType::EXTENDED_MASTER_SECRET => {
                 self.extended_master_secret = true;

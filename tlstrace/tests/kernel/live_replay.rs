@@ -225,9 +225,12 @@ impl Session {
         self.openssl(&["-starttls", "smtp", "-servername", NAME]);
         self.openssl(&["-starttls", "smtp", "-servername", NAME, "-tls1_2"]);
         drop(starttls);
-        let _balanced = Service::start(&self.live.pair.server, PORT, move |mut stream| {
-            read_line(&mut stream);
-            terminate_tls(stream, &config);
+        let balanced = Service::start(&self.live.pair.server, PORT, {
+            let config = config.clone();
+            move |mut stream| {
+                read_line(&mut stream);
+                terminate_tls(stream, &config);
+            }
         })
         .unwrap();
         for segment in [7, usize::MAX] {
@@ -245,6 +248,18 @@ impl Session {
                 echo(&mut StreamOwned::new(client, Segmented::new(stream, segment).unwrap()));
             });
         }
+        drop(balanced);
+        let _balanced = Service::start(&self.live.pair.server, PORT, move |mut stream| {
+            stream.read_exact(&mut [0; PROXY_V2_LEN]).unwrap();
+            terminate_tls(stream, &config);
+        })
+        .unwrap();
+        self.connection(|live| {
+            let mut stream = live.connect();
+            stream.write_all(&proxy_v2(live.family, live.client_port)).unwrap();
+            let client = rustls_client(&live.identity, ALL_VERSIONS, NAME).unwrap();
+            echo(&mut StreamOwned::new(client, stream));
+        });
     }
 
     fn not_tls_at_all(&mut self) {
@@ -449,6 +464,24 @@ fn record(pair: &Pair, file: &Path) -> Process {
 /// A file of this test only, overwritten if an earlier run has left it.
 fn scratch(what: &str, family: Family) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("live_replay.{family:?}.{what}"))
+}
+
+/// Longer than what leaves the kernel of it.
+const PROXY_V2_LEN: usize = 200;
+
+/// A version 2 PROXY protocol header with addresses, and with one TLV that says nothing (`PP2_TYPE_NOOP`).
+fn proxy_v2(family: Family, client_port: u16) -> Vec<u8> {
+    let (kind, addresses) = match family {
+        Family::Ipv4 => (0x11, 8),
+        Family::Ipv6 => (0x21, 32),
+    };
+    let mut header = b"\r\n\r\n\0\r\nQUIT\n\x21".to_vec();
+    header.extend([kind, 0, 184]);
+    header.extend(vec![0x11; addresses]);
+    header.extend([client_port.to_be_bytes(), PORT.to_be_bytes()].concat());
+    header.extend([4, 0, u8::try_from(PROXY_V2_LEN - header.len() - 3).unwrap()]);
+    header.resize(PROXY_V2_LEN, 0);
+    header
 }
 
 fn read_line(stream: &mut TcpStream) {

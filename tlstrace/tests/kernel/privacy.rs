@@ -1,13 +1,14 @@
 //! What peers tell each other in confidence is in nothing that `tlstrace watch` says: in no format, at no verbosity, in no
-//! summary, metric or report.
+//! summary, metric or report, and in nothing that it sends to a collector.
 //!
 //! Each connection carries a marker in the clear where it must not be read: ciphers would hide it from us anyway. That
 //! it does not even leave the kernel is for `test_run` to show.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use nix::sys::signal::Signal;
 use rcgen::{CertificateParams, CertifiedIssuer, DnType, KeyPair, SanType};
@@ -18,6 +19,8 @@ use crate::live::{Live, NAME, PORT};
 
 /// Nothing like it occurs by chance, also not in part.
 const MARKER: &str = "xQ7jzK9bvW4pYh2R";
+/// Where the collector listens.
+const COLLECTOR: u16 = 4318;
 /// So many bytes of the marker are too many.
 const TELLING: usize = 6;
 
@@ -42,10 +45,13 @@ fn what_is_confidential_is_in_no_entry_of_cloud_logging_and_no_log() {
 fn say_nothing_confidential(family: Family, format: &str) {
     let report = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("privacy.{format}.html"));
     let metrics = SocketAddr::from((Pair::server_address(family), 9464));
-    let mut live = Live::watched_by(Pair::new().unwrap(), family, |pair| {
+    let pair = Pair::new().unwrap();
+    let (_collector, exported) = collector(&pair);
+    let endpoint = format!("http://{}", SocketAddr::from((Pair::client_address(family), COLLECTOR)));
+    let mut live = Live::watched_by(pair, family, |pair| {
         let address = metrics.to_string();
         let arguments = ["-o", format, "--all", "-vvvv", "-i", Pair::SERVER_INTERFACE, "--summary", "json"];
-        let exports = ["--metrics", &address, "--metrics-certificates", "9"];
+        let exports = ["--metrics", &address, "--metrics-certificates", "9", "--otlp", &endpoint];
         let arguments = [&arguments[..], &exports, &["--report", report.to_str().unwrap()]].concat();
         watch(&pair.server, Path::new(env!("CARGO_BIN_EXE_tlstrace")), &arguments).unwrap()
     });
@@ -77,7 +83,12 @@ fn say_nothing_confidential(family: Family, format: &str) {
         assert!(verdicts.iter().any(|line| is_it(&line)), "no {id} on port {port}: {verdicts:#?}");
     }
     let log = live.watch.stderr.rest(crate::live::PATIENCE).unwrap();
-    for line in verdicts.iter().chain(&log).map(String::as_str).chain(scrape.lines()).chain(page.lines()) {
+    let exported = exported.lock().unwrap();
+    for part in ["client_certificate_untrusted", "tlstrace_handshakes"] {
+        assert!(exported.iter().any(|request| request.contains(part)), "no {part}: {exported:#?}");
+    }
+    let texts = [scrape.lines(), page.lines()].into_iter().flatten();
+    for line in verdicts.iter().chain(&log).chain(&*exported).map(String::as_str).chain(texts) {
         for part in MARKER.as_bytes().windows(TELLING) {
             let text = String::from_utf8(part.to_vec()).unwrap();
             let hexadecimal = format!("{part:02x?}").replace(['[', ',', ' ', ']'], "");
@@ -87,6 +98,28 @@ fn say_nothing_confidential(family: Family, format: &str) {
             }
         }
     }
+}
+
+/// An OpenTelemetry collector at the client that keeps every request. It is told all of them before `watch` ends.
+fn collector(pair: &Pair) -> (Service, Arc<Mutex<Vec<String>>>) {
+    let requests = Arc::new(Mutex::new(Vec::new()));
+    let kept = requests.clone();
+    let service = Service::start(&pair.client, COLLECTOR, move |stream| {
+        let mut stream = BufReader::new(stream);
+        let (mut request, mut length) = (String::new(), 0);
+        while !request.ends_with("\r\n\r\n") {
+            let begin = request.len();
+            assert_ne!(stream.read_line(&mut request).unwrap(), 0, "{request}");
+            if let Some(value) = request[begin..].to_ascii_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap();
+            }
+        }
+        let mut body = vec![0; length];
+        stream.read_exact(&mut body).unwrap();
+        kept.lock().unwrap().push(request + str::from_utf8(&body).unwrap());
+        stream.get_mut().write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").unwrap();
+    });
+    (service.unwrap(), requests)
 }
 
 /// What one side says in a conversation, and the other hears before it says the next line.
@@ -242,7 +275,7 @@ pub(crate) fn converse(live: &Live, lines: Vec<Line>) {
         stream.read_exact(&mut read).unwrap();
         assert!(read == bytes);
     }
-    let lines = std::sync::Arc::new(lines);
+    let lines = Arc::new(lines);
     let _server = Service::start(&live.pair.server, PORT, {
         let lines = lines.clone();
         move |mut stream| {

@@ -446,6 +446,11 @@ fn payload(words: &[&str]) -> Vec<u8> {
             record(22, 0x0303, &message(13, &certificate_request(authorities)))
         }
         ["raw", hex] => unhex(hex),
+        ["raw", hex, length] => {
+            let mut bytes = unhex(hex);
+            bytes.resize(length.parse().unwrap(), 0);
+            bytes
+        }
         _ => panic!("not a step: {words:?}"),
     }
 }

@@ -17,6 +17,8 @@ use tlstrace::command::replay;
 use tlstrace::engine::{Engine, Output, Settings};
 use tlstrace::verdict::Verdict;
 
+pub(crate) use self::verdicts::pcaps;
+
 /// Compare what the engine reads in captures with what other programs read.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
@@ -70,7 +72,7 @@ struct Report {
 }
 
 /// The last verdict on each connection of a capture, in the order in which the first one was passed.
-fn verdicts_of(capture: &Path) -> anyhow::Result<Vec<Verdict>> {
+pub(crate) fn verdicts_of(capture: &Path) -> anyhow::Result<Vec<Verdict>> {
     let mut engine = Engine::new(Settings::default());
     let mut reader = CaptureReader::open(capture)?;
     let mut verdicts: Vec<Verdict> = Vec::new();
@@ -93,7 +95,7 @@ fn percentage(part: usize, whole: usize) -> f64 {
 }
 
 /// `shared/captures` in any directory above the project.
-fn beside_the_project() -> anyhow::Result<PathBuf> {
+pub(crate) fn beside_the_project() -> anyhow::Result<PathBuf> {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
     for directory in project.ancestors() {
         let captures = directory.join("shared/captures");

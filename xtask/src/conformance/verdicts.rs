@@ -127,7 +127,8 @@ pub(super) fn false_alarms(captures: &Path, only: &str) -> anyhow::Result<FalseA
     Ok(FalseAlarms { text, count })
 }
 
-fn pcaps(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
+/// All capture files below a directory, in order.
+pub(crate) fn pcaps(directory: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let entries = fs::read_dir(directory).with_context(|| format!("reading {}", directory.display()))?;
     for entry in entries {

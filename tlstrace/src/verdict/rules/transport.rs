@@ -343,7 +343,9 @@ impl Rule for ClientHelloTruncated {
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
         let facts = case.facts;
         let client = facts.client();
-        if facts.client_hello.is_some() || client.lost_on_path || client.stuck_at.is_some() {
+        // More than what was read came if a server answers it, or if it was no record.
+        let went_on = client.broke_framing || facts.progress.server_hello.is_some();
+        if facts.client_hello.is_some() || went_on || client.lost_on_path || client.stuck_at.is_some() {
             return None;
         }
         let unfinished = client.unfinished?;
