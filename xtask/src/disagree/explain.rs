@@ -38,12 +38,11 @@ const EXPLANATIONS: &[(&str, Applies)] = &[
         case.is_shown_by_tshark_only() && BOTH.iter().any(|role| case.has_early_change_cipher_spec(*role))
     }),
     (
-        "tshark takes an alert for data if its record has no version of SSL 3.0 to TLS 1.2, or before a ClientHello is whole",
+        "tshark takes a record of no version of SSL 3.0 to TLS 1.2 for data, and an alert before a ClientHello is whole",
         |case| {
             let is_odd = BOTH.iter().any(|role| case.has_odd_version(*role));
-            case.field == "alerts"
-                && case.is_shown_by_us_only()
-                && (is_odd || case.theirs.client_hello.is_none())
+            let is_early = case.field == "alerts" && case.theirs.client_hello.is_none();
+            case.is_shown_by_us_only() && (is_odd || is_early)
         },
     ),
     ("tlstrace ends where no record can begin; tshark tries again with the next segment", |case| {
