@@ -11,7 +11,7 @@ use tlstrace::engine::facts::Role;
 use super::conversation::SERVER;
 use super::reading::{Hello, Reading, beginning};
 
-/// What it is asked for, in the order of [`Row::parse`].
+/// What it is asked for, in the order in which [`Row`] takes it apart.
 const FIELDS: [&str; 14] = [
     "ip.src",
     "ip.dst",
