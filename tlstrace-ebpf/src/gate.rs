@@ -9,9 +9,9 @@ static mut GATE: [u32; SLOTS] = [0; SLOTS];
 static mut EPOCH: u32 = 0;
 static mut CLIENT_ISNS: [u32; ISN_SLOTS] = [0; ISN_SLOTS];
 
-/// How many initial sequence numbers are remembered. Between its SYN and its first payload a flow
-/// should not share its slot with another one.
-const ISN_SLOTS: usize = 1 << 16;
+/// How many initial sequence numbers are remembered. Between its SYN and its first payload a flow should not share its
+/// slot with another one that begins: if that payload is no ClientHello, as a server's banner, it would be left out.
+const ISN_SLOTS: usize = 1 << 18;
 
 /// How often a slot is tried that other CPUs change too.
 const TRIES: u32 = 3;
