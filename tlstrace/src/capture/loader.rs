@@ -83,22 +83,12 @@ pub(super) fn load(
 impl Programs {
     /// The classifier of that name, verified and ready to be attached.
     pub(super) fn classifier(&mut self, name: &str) -> anyhow::Result<&mut SchedClassifier> {
-        let rest = symbols::PROGRAM_SELECT;
-        if self.known_classifier(rest)?.fd().is_err() {
-            let fd = self.verified_classifier(rest)?.fd()?.try_clone()?;
-            self.continue_with(symbols::SELECT, &fd)?;
-        }
-        self.verified_classifier(name)
+        Ok(self.joined(name, symbols::PROGRAM_SELECT, symbols::SELECT)?.try_into()?)
     }
 
     /// The socket filter of that name, verified and ready to be attached.
     pub(super) fn filter(&mut self, name: &str) -> anyhow::Result<&mut SocketFilter> {
-        let rest = symbols::PROGRAM_TAP_SELECT;
-        if self.known_filter(rest)?.fd().is_err() {
-            let fd = self.verified_filter(rest)?.fd()?.try_clone()?;
-            self.continue_with(symbols::TAP_SELECT, &fd)?;
-        }
-        self.verified_filter(name)
+        Ok(self.joined(name, symbols::PROGRAM_TAP_SELECT, symbols::TAP_SELECT)?.try_into()?)
     }
 
     /// Loads whatever an interface that appears later may need; says which capabilities attaching it will take.
@@ -116,28 +106,26 @@ impl Programs {
         Ok(needed)
     }
 
-    fn known_classifier(&mut self, name: &str) -> anyhow::Result<&mut SchedClassifier> {
-        Ok(self.program(name)?.try_into()?)
-    }
-
-    fn verified_classifier(&mut self, name: &str) -> anyhow::Result<&mut SchedClassifier> {
-        let classifier = self.known_classifier(name)?;
-        if classifier.fd().is_err() {
-            classifier.load().map_err(|error| not_loaded(name, error))?;
+    /// A program, verified, whose tail calls through `array` lead to `rest`.
+    fn joined(&mut self, name: &str, rest: &str, array: &str) -> anyhow::Result<&mut Program> {
+        if self.program(rest)?.fd().is_err() {
+            let fd = self.verified(rest)?.fd()?.try_clone()?;
+            self.continue_with(array, &fd)?;
         }
-        Ok(classifier)
+        self.verified(name)
     }
 
-    fn known_filter(&mut self, name: &str) -> anyhow::Result<&mut SocketFilter> {
-        Ok(self.program(name)?.try_into()?)
-    }
-
-    fn verified_filter(&mut self, name: &str) -> anyhow::Result<&mut SocketFilter> {
-        let filter = self.known_filter(name)?;
-        if filter.fd().is_err() {
-            filter.load().map_err(|error| not_loaded(name, error))?;
+    fn verified(&mut self, name: &str) -> anyhow::Result<&mut Program> {
+        let program = self.program(name)?;
+        if program.fd().is_err() {
+            let loaded = match program {
+                Program::SchedClassifier(classifier) => classifier.load(),
+                Program::SocketFilter(filter) => filter.load(),
+                _ => Err(ProgramError::UnexpectedProgramType),
+            };
+            loaded.map_err(|error| not_loaded(name, error))?;
         }
-        Ok(filter)
+        self.program(name)
     }
 
     fn program(&mut self, name: &str) -> anyhow::Result<&mut Program> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::os::fd::AsRawFd as _;
 use std::process::Command;
 use std::thread;
@@ -110,13 +110,7 @@ fn a_tun_device_whose_packets_begin_with_the_ip_header_is_watched_like_any_other
     let _gateway = Service::start(&server, PORT, sni_gateway(&[NAME], config)).unwrap();
     for hook in ["tcx", "clsact"] {
         let mut watch = watch_json(&server, &["-i", "any", "--attach", hook]);
-        // rustls sends no server_name for an IP address.
-        let mut stream = client.enter(|| TcpStream::connect((server_address, PORT))).unwrap();
-        stream.write_all(&client_hello(&identity, "192.0.2.1").unwrap()).unwrap();
-        assert_eq!(stream.read(&mut [0; 1]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
-        let verdict = watch.stdout.next(PATIENCE).expect("a verdict").text;
-        let verdict: Value = serde_json::from_str(&verdict).unwrap();
-        assert_eq!(verdict.pointer("/tlstrace/verdict"), Some(&"sni_missing".into()), "{verdict:#}");
+        let verdict = sni_missing(&client, server_address, &identity, &mut watch);
         assert_eq!(verdict.pointer("/observer/interface/name"), Some(&"tun0".into()));
         watch.signal(Signal::SIGINT).unwrap();
         watch.wait(PATIENCE).unwrap();
@@ -163,12 +157,7 @@ fn vlan_tags_in_band_and_ipv6_extension_headers_are_stepped_over() {
         let gateway = Service::start(&server, PORT, sni_gateway(&[NAME], config)).unwrap();
         for hook in ["tcx", "clsact", "packet"] {
             let mut watch = watch_json(&bridge, &["-i", "port1", "--attach", hook]);
-            let mut stream = client.enter(|| TcpStream::connect((server_address, PORT))).unwrap();
-            stream.write_all(&client_hello(&identity, "192.0.2.1").unwrap()).unwrap();
-            assert_eq!(stream.read(&mut [0; 1]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
-            let verdict = watch.stdout.next(PATIENCE).expect("a verdict").text;
-            let verdict: Value = serde_json::from_str(&verdict).unwrap();
-            assert_eq!(verdict.pointer("/tlstrace/verdict"), Some(&"sni_missing".into()), "{verdict:#}");
+            let verdict = sni_missing(&client, server_address, &identity, &mut watch);
             assert_eq!(verdict.pointer("/server/ip"), Some(&server_address.to_string().into()));
             watch.signal(Signal::SIGINT).unwrap();
             watch.wait(PATIENCE).unwrap();
@@ -222,6 +211,18 @@ fn a_network_namespace_is_entered_by_process_and_by_file() {
         assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
         assert!(watch.stdout.next(PATIENCE).unwrap().text.contains("port_closed"));
     }
+}
+
+/// Has a client be reset by a gateway for want of a server name, and gives the verdict on it.
+fn sni_missing(client: &Namespace, server: IpAddr, identity: &Identity, watch: &mut Process) -> Value {
+    let mut stream = client.enter(|| TcpStream::connect((server, PORT))).unwrap();
+    // rustls sends no server_name for an IP address.
+    stream.write_all(&client_hello(identity, "192.0.2.1").unwrap()).unwrap();
+    assert_eq!(stream.read(&mut [0; 1]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    let verdict = watch.stdout.next(PATIENCE).expect("a verdict").text;
+    let verdict: Value = serde_json::from_str(&verdict).unwrap();
+    assert_eq!(verdict.pointer("/tlstrace/verdict"), Some(&"sni_missing".into()), "{verdict:#}");
+    verdict
 }
 
 /// Names of the interfaces that tlstrace says it watches, in order.
