@@ -6,8 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
 use std::io::{self, BufWriter};
 use std::ops::ControlFlow;
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use tlstrace_common::encapsulation::LinkKind;
@@ -23,12 +25,16 @@ use crate::report::Report;
 use crate::sink::Observer;
 use crate::summary::CaptureTotals;
 
+/// Bytes of lines that are written at once.
+const OUT_ROOM: usize = 64 * 1024;
+
 /// Replays one file after another. One that cannot be read does not keep the others from being read.
 pub(super) fn run(settings: Replay) -> anyhow::Result<Exit> {
     let Replay { files, learn_first, judging, output, filter } = settings;
     let engine_settings = engine_settings(&filter, &judging)?;
     let destination = output.report.as_deref().map(report::Destination::open).transpose()?;
-    let mut out = BufWriter::new(io::stdout().lock());
+    // Not `Stdout`, which looks for the last end of a line in all that is written.
+    let mut out = BufWriter::with_capacity(OUT_ROOM, File::from(io::stdout().as_fd().try_clone_to_owned()?));
     let observer = Observer { locality: judging.locality, ..Observer::default() };
     let mut report = Report::new(output, filter, observer, &mut out);
     let mut summary = Summary::default();

@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use serde::ser::SerializeSeq;
 use serde::{Serialize, Serializer};
-use serde_json::value::RawValue;
 
 use crate::aggregate::Aggregate;
 use crate::engine::facts::{HandshakeFacts, How};
@@ -21,12 +20,15 @@ use crate::entry::{self, Timings};
 use crate::names::Identity;
 use crate::tls::certificate::{Certificate, CertificateChain};
 use crate::tls::client_hello::ClientHello;
-use crate::tls::codepoints::{AlertLevel, ProtocolVersion, is_grease};
+use crate::tls::codepoints::{
+    AlertLevel, CipherSuite, NamedGroup, ProtocolVersion, SignatureScheme, is_grease,
+};
 use crate::tls::fingerprint;
 use crate::tls::handshake::CertificateRequest;
 use crate::verdict::{Alternative, EndedHow, Evidence, Severity, Verdict, words};
 
 use super::rendered::Rendered;
+use super::writer::{Verbatim, append};
 use super::{Observer, Sink, aggregate};
 
 /// The JSON format.
@@ -69,7 +71,7 @@ impl Sink for Json {
                 }
             },
         };
-        serde_json::to_writer(&mut self.line, &Line::of(verdict, observer, &parts))?;
+        append(&mut self.line, &Line::of(verdict, observer, parts))?;
         self.line.push(b'\n');
         out.write_all(&self.line)
     }
@@ -89,9 +91,9 @@ impl Sink for Json {
 
 /// Parts of a line that other lines share.
 struct Parts<'a> {
-    client: Option<&'a RawValue>,
-    server: Option<&'a RawValue>,
-    server_certificates: Option<&'a RawValue>,
+    client: Option<Verbatim<'a>>,
+    server: Option<Verbatim<'a>>,
+    server_certificates: Option<Verbatim<'a>>,
 }
 
 /// All of a ClientHello that [`Client`] shows, directly or in a fingerprint.
@@ -230,17 +232,17 @@ struct Tls<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     version_protocol: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    cipher: Option<String>,
+    cipher: Option<Shown<CipherSuite>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    curve: Option<String>,
+    curve: Option<Shown<NamedGroup>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     next_protocol: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     resumed: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    client: Option<&'a RawValue>,
+    client: Option<Verbatim<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    server: Option<&'a RawValue>,
+    server: Option<Verbatim<'a>>,
 }
 
 #[derive(Serialize)]
@@ -253,11 +255,11 @@ struct Client<'a> {
     #[serde(skip_serializing_if = "Names::is_empty")]
     supported_versions: Names<'a, ProtocolVersion>,
     #[serde(skip_serializing_if = "Names::is_empty")]
-    supported_ciphers: Names<'a, crate::tls::codepoints::CipherSuite>,
+    supported_ciphers: Names<'a, CipherSuite>,
     #[serde(skip_serializing_if = "Names::is_empty")]
-    supported_groups: Names<'a, crate::tls::codepoints::NamedGroup>,
+    supported_groups: Names<'a, NamedGroup>,
     #[serde(skip_serializing_if = "Names::is_empty")]
-    signature_algorithms: Names<'a, crate::tls::codepoints::SignatureScheme>,
+    signature_algorithms: Names<'a, SignatureScheme>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     alpn: Vec<Cow<'a, str>>,
 }
@@ -303,7 +305,7 @@ struct Trace<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     certificate_request: Option<RequestFields<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    server_certificates: Option<&'a RawValue>,
+    server_certificates: Option<Verbatim<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     client_certificates: Vec<CertificateFields<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -361,7 +363,7 @@ struct Offer<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     key_shares: Vec<KeyShareFields>,
     #[serde(skip_serializing_if = "Names::is_empty")]
-    signature_algorithms_cert: Names<'a, crate::tls::codepoints::SignatureScheme>,
+    signature_algorithms_cert: Names<'a, SignatureScheme>,
     #[serde(skip_serializing_if = "<[u8]>::is_empty")]
     psk_modes: &'a [u8],
     #[serde(skip_serializing_if = "is_zero")]
@@ -393,7 +395,7 @@ struct Offer<'a> {
 
 #[derive(Serialize)]
 struct KeyShareFields {
-    group: String,
+    group: Shown<NamedGroup>,
     len: u16,
 }
 
@@ -404,7 +406,7 @@ struct Selection {
     hello_retry_request: bool,
     /// The group that a HelloRetryRequest asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    hello_retry_group: Option<String>,
+    hello_retry_group: Option<Shown<NamedGroup>>,
     /// The server can do better than it selected (RFC 8446 §4.1.3).
     #[serde(skip_serializing_if = "is_false")]
     downgrade_sentinel: bool,
@@ -422,7 +424,7 @@ struct RequestFields<'a> {
     authorities: &'a [Box<str>],
     certificate_types: &'a [u8],
     #[serde(skip_serializing_if = "Names::is_empty")]
-    signature_algorithms: Names<'a, crate::tls::codepoints::SignatureScheme>,
+    signature_algorithms: Names<'a, SignatureScheme>,
 }
 
 /// A certificate. A client's names a person or a device: its subject and names stay out, and its fingerprint
@@ -467,7 +469,7 @@ struct Capture {
 }
 
 impl<'a> Line<'a> {
-    fn of(verdict: &'a Verdict, observer: &'a Observer, parts: &Parts<'a>) -> Self {
+    fn of(verdict: &'a Verdict, observer: &'a Observer, parts: Parts<'a>) -> Self {
         let facts = &*verdict.facts;
         let names = &verdict.names;
         let (client, server) = (facts.client().address.ip(), facts.server().address.ip());
@@ -499,8 +501,8 @@ impl<'a> Line<'a> {
                 hostname: observer.hostname.as_deref(),
                 interface: observer.interfaces.get(&facts.interface).map(|name| Interface { name }),
             },
-            tls: Tls::of(facts, parts),
-            tlstrace: Trace::of(verdict, parts),
+            tls: Tls::of(facts, parts.client, parts.server),
+            tlstrace: Trace::of(verdict, parts.server_certificates),
             k8s: names.subject().and_then(Kubernetes::of),
         }
     }
@@ -540,19 +542,19 @@ impl<'a> Kubernetes<'a> {
 }
 
 impl<'a> Tls<'a> {
-    fn of(facts: &'a HandshakeFacts, parts: &Parts<'a>) -> Self {
+    fn of(facts: &'a HandshakeFacts, client: Option<Verbatim<'a>>, server: Option<Verbatim<'a>>) -> Self {
         let selected = facts.server_hello.as_deref();
         let version = facts.version();
         Self {
             established: facts.progress.complete.is_some(),
             version,
             version_protocol: version.map(|version| if version.0 <= 0x0300 { "ssl" } else { "tls" }),
-            cipher: selected.map(|hello| hello.cipher_suite.to_string()),
-            curve: facts.group().map(|group| group.to_string()),
+            cipher: selected.map(|hello| Shown(hello.cipher_suite)),
+            curve: facts.group().map(Shown),
             next_protocol: selected.and_then(|hello| hello.alpn.as_deref()).map(protocol_name),
             resumed: selected.map(|_| facts.progress.resumed),
-            client: parts.client,
-            server: parts.server,
+            client,
+            server,
         }
     }
 }
@@ -588,7 +590,7 @@ impl<'a> Certificates<'a> {
 }
 
 impl<'a> Trace<'a> {
-    fn of(verdict: &'a Verdict, parts: &Parts<'a>) -> Self {
+    fn of(verdict: &'a Verdict, server_certificates: Option<Verbatim<'a>>) -> Self {
         let facts = &*verdict.facts;
         Self {
             schema: "tlstrace/1",
@@ -620,7 +622,7 @@ impl<'a> Trace<'a> {
                 certificate_types: &request.certificate_types,
                 signature_algorithms: Names(&request.signature_schemes, |scheme| scheme.is_grease()),
             }),
-            server_certificates: parts.server_certificates,
+            server_certificates,
             client_certificates: facts
                 .client()
                 .certificates
@@ -659,7 +661,7 @@ impl<'a> Offer<'a> {
                 .iter()
                 .filter(|share| !share.group.is_grease())
                 .take(MAX_ITEMS)
-                .map(|share| KeyShareFields { group: share.group.to_string(), len: share.len })
+                .map(|share| KeyShareFields { group: Shown(share.group), len: share.len })
                 .collect(),
             signature_algorithms_cert: Names(&hello.signature_schemes_cert, |scheme| scheme.is_grease()),
             psk_modes: &hello.psk_modes,
@@ -686,7 +688,7 @@ impl Selection {
         hello.or(retry)?;
         Some(Self {
             hello_retry_request: retry.is_some(),
-            hello_retry_group: retry.and_then(|retry| retry.group).map(|group| group.to_string()),
+            hello_retry_group: retry.and_then(|retry| retry.group).map(Shown),
             downgrade_sentinel: hello.is_some_and(|hello| hello.downgrade.is_some()),
             extended_master_secret: hello.is_some_and(|hello| hello.extended_master_secret),
             renegotiation_info: hello.is_some_and(|hello| hello.renegotiation_info),

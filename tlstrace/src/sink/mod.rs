@@ -9,6 +9,7 @@ mod gcp;
 mod json;
 mod rendered;
 mod text;
+mod writer;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};

@@ -9,7 +9,8 @@ use std::hash::{BuildHasher as _, Hash};
 
 use foldhash::fast::RandomState;
 use serde::Serialize;
-use serde_json::value::RawValue;
+
+use super::writer::{Part, Verbatim};
 
 /// Most parts that are kept of one kind. When there are more, all are forgotten: simpler than to choose, and
 /// rare enough.
@@ -20,7 +21,7 @@ const MAX_BYTES: usize = 4 * 1024 * 1024;
 /// Rendered parts by what they show.
 #[derive(Debug)]
 pub(super) struct Rendered<K> {
-    by_hash: HashMap<u64, (K, Box<RawValue>), RandomState>,
+    by_hash: HashMap<u64, (K, Part), RandomState>,
     bytes: usize,
 }
 
@@ -38,7 +39,7 @@ impl<K> Rendered<K> {
         is_key: impl Fn(&K) -> bool,
         key: impl FnOnce() -> K,
         render: impl FnOnce() -> T,
-    ) -> serde_json::Result<&RawValue> {
+    ) -> serde_json::Result<Verbatim<'_>> {
         let hash = self.by_hash.hasher().hash_one(shown);
         let is_known = self.by_hash.get(&hash).is_some_and(|(known, _)| is_key(known));
         if !is_known {
@@ -46,14 +47,14 @@ impl<K> Rendered<K> {
                 self.by_hash.clear();
                 self.bytes = 0;
             }
-            let part = serde_json::value::to_raw_value(&render())?;
+            let part = Part::of(&render())?;
             // What is shown takes about as much in memory as in text.
-            self.bytes += 2 * part.get().len();
+            self.bytes += 2 * part.as_bytes().len();
             self.by_hash.insert(hash, (key(), part));
         }
         match self.by_hash.get(&hash) {
-            Some((_, part)) => Ok(part),
-            None => Ok(RawValue::NULL),
+            Some((_, part)) => Ok(Verbatim(part.as_bytes())),
+            None => Ok(Verbatim(Part::NULL)),
         }
     }
 }

@@ -19,6 +19,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use crate::aggregate::Aggregate;
 use crate::engine::facts::ConnectionId;
 use crate::engine::timestamp::Timestamp;
@@ -113,7 +115,7 @@ fn phrases(counts: &[(Cow<'static, str>, u64)]) -> String {
 /// Last verdicts by connection, for as long as they may be revised.
 #[derive(Debug, Default)]
 struct Revisable {
-    by_connection: HashMap<ConnectionId, Said>,
+    by_connection: HashMap<ConnectionId, Said, RandomState>,
     order: VecDeque<ConnectionId>,
 }
 

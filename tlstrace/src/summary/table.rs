@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Class, Latency};
+use foldhash::fast::RandomState;
+
 use crate::engine::timestamp::Timestamp;
 
 /// Most keys. When there are more, a quarter is forgotten: those that failed least, the quietest first.
@@ -17,7 +19,7 @@ const MAX_KINDS: usize = 8;
 /// Tallies by key.
 #[derive(Debug)]
 pub struct Table<K> {
-    tallies: HashMap<K, Tally>,
+    tallies: HashMap<K, Tally, RandomState>,
     forgotten: u64,
     forgotten_failing: u64,
 }
@@ -125,7 +127,7 @@ impl<K: Clone + Eq + Hash + Ord> Table<K> {
 
 impl<K> Default for Table<K> {
     fn default() -> Self {
-        Self { tallies: HashMap::new(), forgotten: 0, forgotten_failing: 0 }
+        Self { tallies: HashMap::default(), forgotten: 0, forgotten_failing: 0 }
     }
 }
 
