@@ -1,8 +1,8 @@
-//! Writes JSON as serde_json does, byte for byte, for lines that consist of field names.
+//! Writes JSON as `serde_json` does, byte for byte, for lines that consist of field names.
 //!
-//! serde_json looks for what has to be escaped in every name, byte by byte, which was a third of the time that a line
+//! `serde_json` looks for what has to be escaped in every name, byte by byte, which was a third of the time that a line
 //! took. A field's name is an identifier of this program and has nothing to escape; of strings, the few that have are left
-//! to serde_json. A [`Part`] that many lines share is written once.
+//! to `serde_json`. A [`Part`] that many lines share is written once.
 
 use std::fmt::{self, Display, Write as _};
 
@@ -72,8 +72,8 @@ impl Writer<'_> {
 
 /// Whether a string stands in JSON as it is (RFC 8259 §7).
 fn is_plain(text: &[u8]) -> bool {
-    // Without a way out in the middle, so that many bytes are compared at once.
-    !text.iter().fold(false, |found, &byte| found | (byte < b' ') | (byte == b'"') | (byte == b'\\'))
+    // Counted to the end, and not searched, so that many bytes are compared at once.
+    text.iter().filter(|byte| matches!(byte, 0..b' ' | b'"' | b'\\')).count() == 0
 }
 
 fn unknown<T>(what: &str) -> Result<T, Error> {
