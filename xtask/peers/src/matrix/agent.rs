@@ -1,8 +1,9 @@
 //! Peers in other languages: one process a namespace, told line by line to listen and to connect.
 //!
 //! A command is `listen` or `connect`, then `key=value` words: `port`, `versions` (`1.2,1.3`), and, where wanted, `address`,
-//! `name`, `certificate` with `key`, `authority` (whom to trust; without it nobody is asked), `alpn`, `ciphers`. The answer
-//! is one line: `listening`, `done`, or `failed` and why. A failure to connect is a result like any other.
+//! `name`, `certificate` with `key`, `authority` (whom to trust; without it nobody is asked), `alpn` (`h2,http/1.1`),
+//! `ciphers`, `session` (a name under which a session is kept and resumed). The answer is one line: `listening`, `done`, or
+//! `failed` and why. A failure to connect is a result like any other.
 
 use std::io::Write as _;
 use std::path::Path;

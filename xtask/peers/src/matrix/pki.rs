@@ -43,6 +43,7 @@ impl Pki {
             pki.write_client(*certificate, issuer)?;
         }
         pki.write("request", "GET / HTTP/1.0\r\n\r\n")?;
+        pki.write("empty-line", "\r\n")?;
         Ok(pki)
     }
 
@@ -58,6 +59,11 @@ impl Pki {
     /// A file with an HTTP request.
     pub(super) fn request(&self) -> PathBuf {
         self.path("request")
+    }
+
+    /// A file with an empty line, which servers of HTTP ignore in front of a request (RFC 9112 §2.2).
+    pub(super) fn empty_line(&self) -> PathBuf {
+        self.path("empty-line")
     }
 
     /// Leaf and intermediates, as the server is to send them.

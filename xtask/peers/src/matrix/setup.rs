@@ -1,5 +1,7 @@
 //! What a server and a client are set up to do, in words that every stack can be told.
 
+use super::starttls::Protocol;
+
 /// A TLS version that both ends speak.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Tls {
@@ -92,6 +94,8 @@ pub(super) struct ServerSetup {
     /// Refuses hellos for other names, and those without.
     pub(super) strict_name: bool,
     pub(super) proxy_protocol: bool,
+    /// Takes early data.
+    pub(super) early_data: bool,
 }
 
 impl ServerSetup {
@@ -104,6 +108,7 @@ impl ServerSetup {
         group: None,
         strict_name: false,
         proxy_protocol: false,
+        early_data: false,
     };
 }
 
@@ -114,13 +119,19 @@ pub(super) struct ClientSetup {
     /// Verifies the server's certificate, up to the root.
     pub(super) verifies: bool,
     pub(super) certificate: Option<ClientCertificate>,
+    /// Separated by commas.
     pub(super) alpn: Option<&'static str>,
     pub(super) ciphers: Option<&'static str>,
+    /// The only group, or groups, in OpenSSL's words.
     pub(super) group: Option<&'static str>,
     /// The only signature algorithms, in OpenSSL's words.
     pub(super) signatures: Option<&'static str>,
     /// Sends a PROXY header first.
     pub(super) proxy_header: bool,
+    /// Sends an empty line as early data in a session that it resumes, if the session allows it.
+    pub(super) early_data: bool,
+    /// Begins with this in the clear.
+    pub(super) starttls: Option<Protocol>,
 }
 
 impl ClientSetup {
@@ -133,5 +144,7 @@ impl ClientSetup {
         group: None,
         signatures: None,
         proxy_header: false,
+        early_data: false,
+        starttls: None,
     };
 }

@@ -3,11 +3,14 @@
 //! Expectations follow the protocol and what a stack is known to put on the wire, never what tlstrace happens to say. Where
 //! the wire allows several causes, a less specific verdict is listed as right too; a different cause never is.
 
-use super::Expected;
+mod hellos;
+mod sessions;
+
 use super::agent::Language;
 use super::clients::Client;
 use super::servers::Server;
 use super::setup::{ClientCertificate, ClientSetup, ServerCertificate, ServerSetup, Tls};
+use super::{Expected, Shown};
 
 /// One cause, for every pair of these servers and clients, and each of these versions.
 pub(super) struct Row {
@@ -18,8 +21,12 @@ pub(super) struct Row {
     /// Replaces the clients in a wide run.
     pub(super) wide: &'static [Client],
     pub(super) client: ClientSetup,
+    /// What the client does before, accepted: the first connection gives it the session that later ones resume.
+    pub(super) sessions: &'static [ClientSetup],
     /// What the client offers.
     pub(super) tls: &'static [Tls],
+    /// What the handshake must have been like, so that it is the one that the row is about; `None`: any.
+    pub(super) shows: Option<&'static [Shown]>,
     /// On the first connection to the listener.
     pub(super) cold: Expected,
     /// After the listener has accepted others; `None` where it accepts nobody.
@@ -34,7 +41,9 @@ impl Row {
         clients: &[Client::OpenSsl],
         wide: &[],
         client: ClientSetup::DEFAULT,
+        sessions: &[],
         tls: Tls::ALL,
+        shows: None,
         cold: super::ACCEPTED,
         warm: None,
     };
@@ -50,6 +59,8 @@ const SERVERS: &[Server] = &[
     Server::OpenSsl,
     Server::Rustls,
     Server::Nginx,
+    Server::Apache,
+    Server::Lighttpd,
     Server::Haproxy,
     Server::GnuTls,
     Server::Stunnel,
@@ -259,6 +270,8 @@ pub(super) const TABLES: &[&[Row]] = &[
     NAMES,
     NOT_TLS,
     NO_ANSWER,
+    sessions::ROWS,
+    hellos::ROWS,
 ];
 
 /// curl speaks as OpenSSL does, but checks the name only after the handshake.
@@ -345,6 +358,8 @@ const ACCEPTED: &[Row] = &[
             Server::OpenSsl,
             Server::Rustls,
             Server::Nginx,
+            Server::Apache,
+            Server::Lighttpd,
             Server::Haproxy,
             Server::Stunnel,
             Server::Envoy,
@@ -360,6 +375,7 @@ const ACCEPTED: &[Row] = &[
             Client::Agent(GO),
         ],
         tls: V13,
+        shows: Some(&[Shown::HelloRetry]),
         ..Row::DEFAULT
     },
     Row {
@@ -377,6 +393,8 @@ const WANTS_CLIENTS: ServerSetup = ServerSetup { client_auth: true, ..ServerSetu
 const REFUSES_CLIENTS: &[Server] = &[
     Server::OpenSsl,
     Server::Rustls,
+    Server::Apache,
+    Server::Lighttpd,
     Server::Haproxy,
     Server::GnuTls,
     Server::Stunnel,
@@ -446,6 +464,7 @@ const CLIENT_CERTIFICATES: &[Row] = &[
         tls: V12,
         cold: is(UNTRUSTED, &["config"], "server", "alert"),
         warm: Some(is(UNTRUSTED, &["config"], "server", "alert")),
+        ..Row::DEFAULT
     },
     Row {
         cause: "untrusted client certificate",
@@ -457,6 +476,7 @@ const CLIENT_CERTIFICATES: &[Row] = &[
         tls: V13,
         cold: is(CLIENT_REJECTED, &[], "server", "alert"),
         warm: Some(is(CLIENT_REJECTED, &[], "server", "alert")),
+        ..Row::DEFAULT
     },
     Row {
         cause: "expired client certificate",
@@ -468,6 +488,7 @@ const CLIENT_CERTIFICATES: &[Row] = &[
         tls: V12,
         cold: is(CLIENT_EXPIRED, &["client"], "server", "alert"),
         warm: Some(is(CLIENT_EXPIRED, &["client"], "server", "alert")),
+        ..Row::DEFAULT
     },
     Row {
         cause: "expired client certificate",
@@ -479,6 +500,7 @@ const CLIENT_CERTIFICATES: &[Row] = &[
         tls: V13,
         cold: is(CLIENT_REJECTED, &[], "server", "alert"),
         warm: Some(is(CLIENT_REJECTED, &[], "server", "alert")),
+        ..Row::DEFAULT
     },
 ];
 
@@ -513,10 +535,34 @@ const NEGOTIATION: &[Row] = &[
         servers: SERVERS,
         server: ServerSetup { versions: V12, ..ServerSetup::DEFAULT },
         clients: &[Client::Curl],
-        wide: &[Client::OpenSsl, Client::Curl, Client::Agent(PYTHON), Client::GnuTls, Client::Rustls],
+        wide: &[Client::OpenSsl, Client::Curl, Client::Agent(PYTHON), Client::GnuTls],
         tls: V13,
         cold: is(VERSIONS_COLD, &["config"], "server", "alert"),
         warm: Some(is(VERSIONS, &["config"], "server", "alert")),
+        ..Row::DEFAULT
+    },
+    // rustls offers suites of TLS 1.2 with TLS 1.3 alone, too. A server that knows `supported_versions` sees that none is
+    // common (RFC 8446 §4.2.1).
+    Row {
+        cause: "server only TLS 1.2",
+        servers: &[Server::OpenSsl, Server::Rustls, Server::Nginx, Server::Haproxy],
+        server: ServerSetup { versions: V12, ..ServerSetup::DEFAULT },
+        clients: &[Client::Rustls],
+        tls: V13,
+        cold: is(VERSIONS_COLD, &["config"], "server", "alert"),
+        warm: Some(is(VERSIONS, &["config"], "server", "alert")),
+        ..Row::DEFAULT
+    },
+    // With TLS 1.3 turned off, GnuTLS is a server from before that extension: it goes by legacy_version, which is 1.2, and
+    // leaves it to the client to refuse its ServerHello (RFC 8446 §4.1.3).
+    Row {
+        cause: "server only TLS 1.2",
+        servers: &[Server::GnuTls],
+        server: ServerSetup { versions: V12, ..ServerSetup::DEFAULT },
+        clients: &[Client::Rustls],
+        tls: V13,
+        cold: is(VERSIONS, &["config"], "client", "alert"),
+        warm: Some(is(VERSIONS, &["config"], "client", "alert")),
         ..Row::DEFAULT
     },
     Row {
@@ -525,6 +571,8 @@ const NEGOTIATION: &[Row] = &[
             Server::OpenSsl,
             Server::Rustls,
             Server::Nginx,
+            Server::Apache,
+            Server::Lighttpd,
             Server::Haproxy,
             Server::GnuTls,
             Server::Stunnel,
@@ -550,6 +598,8 @@ const NEGOTIATION: &[Row] = &[
             Server::OpenSsl,
             Server::Rustls,
             Server::Nginx,
+            Server::Apache,
+            Server::Lighttpd,
             Server::Haproxy,
             Server::GnuTls,
             Server::Stunnel,
@@ -569,6 +619,8 @@ const NEGOTIATION: &[Row] = &[
             Server::OpenSsl,
             Server::Rustls,
             Server::Nginx,
+            Server::Apache,
+            Server::Lighttpd,
             Server::Haproxy,
             Server::Stunnel,
             Server::Envoy,
