@@ -221,7 +221,8 @@ impl Clients<'_> {
             None => format!("https://{address}:{port}/"),
         };
         if twice {
-            command.args(["--header", "Connection: close", &url]);
+            // Or the second request would take the first one's connection.
+            command.args(["--http1.1", "--header", "Connection: close", &url]);
         }
         command.arg(url);
         if let [only] = versions {
