@@ -46,7 +46,7 @@ pub(super) enum Client {
 impl Client {
     /// Not part of Debian.
     pub(super) const fn is_optional(self) -> bool {
-        matches!(self, Self::Agent(Language::Go))
+        matches!(self, Self::Agent(Language::Go | Language::Chrome))
     }
 
     /// One run makes two connections where there is a session to resume.

@@ -1,6 +1,6 @@
 //! Hellos that are unlike the usual one: large, in many segments, asked for twice, or behind something that is not TLS.
 
-use super::{CLIENTS, GO, JAVA, NODE, PYTHON, Row, SERVERS, V12, V13, is};
+use super::{CHROME, CLIENTS, GO, JAVA, NODE, PYTHON, Row, SERVERS, V12, V13, is};
 use crate::matrix::Expected;
 use crate::matrix::clients::Client;
 use crate::matrix::oddities::SecondHello;
@@ -87,6 +87,7 @@ pub(super) const ROWS: &[Row] = &[
             Client::Agent(NODE),
             Client::Agent(JAVA),
             Client::Agent(GO),
+            Client::Agent(CHROME),
         ],
         tls: V13,
         cold: by_client_alert(RETRY_FAILED, &["server"]),

@@ -53,6 +53,7 @@ const PYTHON: Language = Language::Python;
 const NODE: Language = Language::Node;
 const JAVA: Language = Language::Java;
 const GO: Language = Language::Go;
+const CHROME: Language = Language::Chrome;
 
 /// Servers that terminate TLS.
 const SERVERS: &[Server] = &[
@@ -83,6 +84,7 @@ const CLIENTS: &[Client] = &[
     Client::Agent(NODE),
     Client::Agent(JAVA),
     Client::Agent(GO),
+    Client::Agent(CHROME),
 ];
 
 /// The version of rows that make no difference between them.
@@ -129,11 +131,11 @@ const TALKS_13: &[Client] = &[Client::OpenSsl, Client::Agent(PYTHON)];
 /// Clients that say it under TLS 1.3 in a record that only the server can read.
 const ENCRYPTS_13: &[Client] = &[Client::Rustls, Client::Agent(JAVA), Client::Agent(GO), Client::GnuTls];
 /// Clients that complete a TLS 1.2 handshake and then close.
-const CLOSES_LATE: &[Client] = &[Client::Agent(NODE), Client::Wget];
+const CLOSES_LATE: &[Client] = &[Client::Agent(NODE), Client::Wget, Client::Agent(CHROME)];
 /// Closes without a word in TLS 1.3.
 const NODE_CLIENT: &[Client] = &[Client::Agent(NODE)];
-/// Completes that too.
-const WGET_CLIENT: &[Client] = &[Client::Wget];
+/// Clients that complete that too.
+const CLOSES_LATE_13: &[Client] = &[Client::Wget, Client::Agent(CHROME)];
 const NSS_CLIENT: &[Client] = &[Client::Nss];
 
 /// A certificate that clients refuse, and what each way of refusing it allows to conclude.
@@ -202,7 +204,7 @@ macro_rules! refused_by_client {
             refused(
                 $cause,
                 ServerCertificate::$certificate,
-                WGET_CLIENT,
+                CLOSES_LATE_13,
                 V13,
                 by_client(LATE),
                 by_client($silent),
@@ -405,6 +407,7 @@ const REFUSES_CLIENTS: &[Server] = &[
     Server::Envoy,
 ];
 const MISSING: &[&str] = &["client_certificate_missing"];
+const MISSING_OR_NOT: &[&str] = &["client_certificate_missing", "ok"];
 const UNTRUSTED: &[&str] = &["client_certificate_untrusted"];
 const CLIENT_EXPIRED: &[&str] = &["client_certificate_expired"];
 const CLIENT_REJECTED: &[&str] = &["client_certificate_rejected"];
@@ -449,9 +452,28 @@ const CLIENT_CERTIFICATES: &[Row] = &[
         servers: &[Server::Nginx],
         server: WANTS_CLIENTS,
         clients: &[Client::OpenSsl, Client::Agent(JAVA)],
-        wide: PRESENTS,
+        wide: &[
+            Client::OpenSsl,
+            Client::Rustls,
+            Client::Agent(PYTHON),
+            Client::GnuTls,
+            Client::Agent(JAVA),
+            Client::Agent(NODE),
+        ],
         cold: Expected { verdicts: MISSING, blame: &["client"], ended_by: None },
         warm: Some(Expected { verdicts: MISSING, blame: &["client"], ended_by: None }),
+        ..Row::DEFAULT
+    },
+    // curl knows from the answer's length that it has all of it, and may close before nginx has. What is left does not
+    // differ from a page for somebody whose certificate was optional.
+    Row {
+        cause: "no client certificate, status 400",
+        servers: &[Server::Nginx],
+        server: WANTS_CLIENTS,
+        clients: &[],
+        wide: &[Client::Curl, Client::Agent(CHROME)],
+        cold: Expected { verdicts: MISSING_OR_NOT, blame: &[], ended_by: None },
+        warm: Some(Expected { verdicts: MISSING_OR_NOT, blame: &[], ended_by: None }),
         ..Row::DEFAULT
     },
     Row {

@@ -1,7 +1,8 @@
 //! Sessions that are resumed, with early data and without, and what may still go wrong in one.
 
 use super::{
-    ALPN, GO, JAVA, NODE, ONLY_THE_NAME, OTHER_NAME, PYTHON, Row, SERVERS, SNI_UNRECOGNIZED, V12, V13, is,
+    ALPN, CHROME, GO, JAVA, NODE, ONLY_THE_NAME, OTHER_NAME, PYTHON, Row, SERVERS, SNI_UNRECOGNIZED, V12,
+    V13, is,
 };
 use crate::matrix::clients::Client;
 use crate::matrix::servers::Server;
@@ -20,6 +21,7 @@ const RESUMES: &[Client] = &[
     Client::Agent(NODE),
     Client::Agent(JAVA),
     Client::Agent(GO),
+    Client::Agent(CHROME),
 ];
 
 const CERTIFIED: ClientSetup =
@@ -44,7 +46,7 @@ pub(super) const ROWS: &[Row] = &[
         cause: "resumed if possible",
         servers: SERVERS,
         clients: &[],
-        wide: &[Client::Curl, Client::Agent(JAVA), Client::Agent(GO)],
+        wide: &[Client::Curl, Client::Agent(JAVA), Client::Agent(GO), Client::Agent(CHROME)],
         sessions: FRESH,
         ..Row::DEFAULT
     },
