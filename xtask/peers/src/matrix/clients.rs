@@ -196,6 +196,7 @@ impl Clients<'_> {
         ] {
             command.args(value.map(|value| [option, value]).into_iter().flatten());
         }
+        command.args(setup.falls_back.then_some("-fallback_scsv"));
         if let Some(session) = session {
             let file = self.pki.directory().join(&session.name);
             let is_first = !file.exists();

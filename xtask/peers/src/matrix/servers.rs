@@ -218,7 +218,10 @@ fn openssl(namespace: &Namespace, pki: &Pki, setup: &ServerSetup, port: u16) -> 
     let (chain, key) = (pki.server_chain(setup.certificate), pki.server_key(setup.certificate));
     let mut command = namespace.command("openssl");
     command.args(["s_server", "-www", "-accept", &port.to_string()]);
-    command.arg("-cert").arg(&chain).arg("-cert_chain").arg(&chain).arg("-key").arg(&key);
+    command.arg("-cert").arg(&chain).arg("-key").arg(&key);
+    if let Some(issuers) = pki.server_issuers(setup.certificate) {
+        command.arg("-cert_chain").arg(issuers);
+    }
     match setup.versions {
         [only] => command.arg(if *only == Tls::V12 { "-tls1_2" } else { "-tls1_3" }),
         _ => &mut command,

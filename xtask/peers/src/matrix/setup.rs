@@ -33,6 +33,8 @@ pub(super) enum ServerCertificate {
     LeafOnly,
     /// Issued by a root that nobody has.
     UnknownAuthority,
+    /// A client's.
+    WrongPurpose,
 }
 
 impl ServerCertificate {
@@ -44,6 +46,7 @@ impl ServerCertificate {
         Self::SelfSigned,
         Self::LeafOnly,
         Self::UnknownAuthority,
+        Self::WrongPurpose,
     ];
 
     pub(super) const fn as_str(self) -> &'static str {
@@ -55,7 +58,13 @@ impl ServerCertificate {
             Self::SelfSigned => "self-signed",
             Self::LeafOnly => "leaf-only",
             Self::UnknownAuthority => "unknown-authority",
+            Self::WrongPurpose => "wrong-purpose",
         }
+    }
+
+    /// Without an intermediate, because it has none or because it is left out.
+    pub(super) const fn comes_alone(self) -> bool {
+        matches!(self, Self::SelfSigned | Self::LeafOnly | Self::UnknownAuthority)
     }
 }
 
@@ -65,16 +74,19 @@ pub(super) enum ClientCertificate {
     Good,
     Expired,
     Untrusted,
+    /// A server's.
+    WrongPurpose,
 }
 
 impl ClientCertificate {
-    pub(super) const ALL: &[Self] = &[Self::Good, Self::Expired, Self::Untrusted];
+    pub(super) const ALL: &[Self] = &[Self::Good, Self::Expired, Self::Untrusted, Self::WrongPurpose];
 
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Good => "good",
             Self::Expired => "expired",
             Self::Untrusted => "untrusted",
+            Self::WrongPurpose => "wrong-purpose",
         }
     }
 }
@@ -126,6 +138,8 @@ pub(super) struct ClientSetup {
     pub(super) group: Option<&'static str>,
     /// The only signature algorithms, in OpenSSL's words.
     pub(super) signatures: Option<&'static str>,
+    /// Says that it offers less than it could, since more had failed (RFC 7507).
+    pub(super) falls_back: bool,
     /// Sends a PROXY header first.
     pub(super) proxy_header: bool,
     /// Sends an empty line as early data in a session that it resumes, if the session allows it.
@@ -143,6 +157,7 @@ impl ClientSetup {
         ciphers: None,
         group: None,
         signatures: None,
+        falls_back: false,
         proxy_header: false,
         early_data: false,
         starttls: None,

@@ -265,6 +265,7 @@ pub(super) const TABLES: &[&[Row]] = &[
         told & ["server_certificate_rejected"],
         silent & ["hostname_mismatch"],
     ),
+    WRONG_PURPOSE,
     CURL_REFUSALS,
     LATE_REFUSALS,
     CLIENT_CERTIFICATES,
@@ -274,6 +275,53 @@ pub(super) const TABLES: &[&[Row]] = &[
     NO_ANSWER,
     sessions::ROWS,
     hellos::ROWS,
+];
+
+const PURPOSE: &[&str] = &["server_certificate_unsupported"];
+const PURPOSE_OR_SILENT: &[&str] =
+    &["server_certificate_unsupported", "server_certificate_rejected", "client_closed_after_handshake"];
+/// A certificate for clients, on a server. wget takes it.
+const WRONG_PURPOSE: &[Row] = &[
+    refused(
+        "wrong purpose",
+        ServerCertificate::WrongPurpose,
+        TALKS_12,
+        V12,
+        is(PURPOSE, &["server"], "client", "alert"),
+        is(PURPOSE, &["server"], "client", "alert"),
+    ),
+    refused(
+        "wrong purpose",
+        ServerCertificate::WrongPurpose,
+        TALKS_13,
+        V13,
+        is(PURPOSE, &["server"], "client", "alert"),
+        is(PURPOSE, &["server"], "client", "alert"),
+    ),
+    refused(
+        "wrong purpose",
+        ServerCertificate::WrongPurpose,
+        ENCRYPTS_13,
+        V13,
+        is(REJECTED, &[], "client", "alert"),
+        is(PURPOSE_OR_SILENT, &[], "client", "alert"),
+    ),
+    refused(
+        "wrong purpose",
+        ServerCertificate::WrongPurpose,
+        NODE_CLIENT,
+        V13,
+        is(REJECTED, &[], "client", "close"),
+        is(PURPOSE_OR_SILENT, &[], "client", "close"),
+    ),
+    refused(
+        "wrong purpose",
+        ServerCertificate::WrongPurpose,
+        &[Client::Agent(NODE), Client::Agent(CHROME)],
+        V12,
+        by_client(PURPOSE),
+        by_client(PURPOSE),
+    ),
 ];
 
 /// curl speaks as OpenSSL does, but checks the name only after the handshake.
@@ -406,10 +454,25 @@ const REFUSES_CLIENTS: &[Server] = &[
     Server::Agent(GO),
     Server::Envoy,
 ];
+/// Those that ask what a client's certificate is for. gnutls-serv does not.
+const ASKS_FOR_PURPOSE: &[Server] = &[
+    Server::OpenSsl,
+    Server::Rustls,
+    Server::Apache,
+    Server::Lighttpd,
+    Server::Haproxy,
+    Server::Stunnel,
+    Server::Nss,
+    Server::Agent(PYTHON),
+    Server::Agent(JAVA),
+    Server::Agent(GO),
+    Server::Envoy,
+];
 const MISSING: &[&str] = &["client_certificate_missing"];
 const MISSING_OR_NOT: &[&str] = &["client_certificate_missing", "ok"];
 const UNTRUSTED: &[&str] = &["client_certificate_untrusted"];
 const CLIENT_EXPIRED: &[&str] = &["client_certificate_expired"];
+const CLIENT_UNSUPPORTED: &[&str] = &["client_certificate_unsupported"];
 const CLIENT_REJECTED: &[&str] = &["client_certificate_rejected"];
 const PRESENTS: &[Client] = &[
     Client::OpenSsl,
@@ -524,6 +587,30 @@ const CLIENT_CERTIFICATES: &[Row] = &[
         warm: Some(is(CLIENT_REJECTED, &[], "server", "alert")),
         ..Row::DEFAULT
     },
+    Row {
+        cause: "client certificate for another purpose",
+        servers: ASKS_FOR_PURPOSE,
+        server: WANTS_CLIENTS,
+        clients: &[Client::Curl],
+        wide: &[Client::OpenSsl, Client::Curl, Client::Rustls],
+        client: client_presents(ClientCertificate::WrongPurpose),
+        tls: V12,
+        cold: is(CLIENT_UNSUPPORTED, &["client"], "server", "alert"),
+        warm: Some(is(CLIENT_UNSUPPORTED, &["client"], "server", "alert")),
+        ..Row::DEFAULT
+    },
+    Row {
+        cause: "client certificate for another purpose",
+        servers: ASKS_FOR_PURPOSE,
+        server: WANTS_CLIENTS,
+        clients: &[Client::Curl],
+        wide: &[Client::OpenSsl, Client::Curl, Client::Rustls],
+        client: client_presents(ClientCertificate::WrongPurpose),
+        tls: V13,
+        cold: is(CLIENT_REJECTED, &[], "server", "alert"),
+        warm: Some(is(CLIENT_REJECTED, &[], "server", "alert")),
+        ..Row::DEFAULT
+    },
 ];
 
 /// GnuTLS says `handshake_failure`, which says nothing.
@@ -585,6 +672,40 @@ const NEGOTIATION: &[Row] = &[
         tls: V13,
         cold: is(VERSIONS, &["config"], "client", "alert"),
         warm: Some(is(VERSIONS, &["config"], "client", "alert")),
+        ..Row::DEFAULT
+    },
+    Row {
+        cause: "needless fallback",
+        servers: &[
+            Server::OpenSsl,
+            Server::Nginx,
+            Server::Apache,
+            Server::Lighttpd,
+            Server::Haproxy,
+            Server::GnuTls,
+            Server::Stunnel,
+            Server::Nss,
+            Server::Agent(PYTHON),
+            Server::Agent(NODE),
+            Server::Agent(GO),
+            Server::Envoy,
+        ],
+        clients: &[Client::OpenSsl],
+        client: ClientSetup { falls_back: true, ..ClientSetup::DEFAULT },
+        tls: V12,
+        cold: is(&["inappropriate_fallback"], &["client"], "server", "alert"),
+        warm: Some(is(&["inappropriate_fallback"], &["client"], "server", "alert")),
+        ..Row::DEFAULT
+    },
+    // Servers that do not know RFC 7507. They mark what they select (RFC 8446 §4.1.3), and OpenSSL sees the mark.
+    Row {
+        cause: "needless fallback",
+        servers: &[Server::Rustls, Server::Agent(JAVA)],
+        clients: &[Client::OpenSsl],
+        client: ClientSetup { falls_back: true, ..ClientSetup::DEFAULT },
+        tls: V12,
+        cold: is(&["downgrade_detected"], &["client"], "client", "alert"),
+        warm: Some(is(&["downgrade_detected"], &["client"], "client", "alert")),
         ..Row::DEFAULT
     },
     Row {
