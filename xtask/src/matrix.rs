@@ -13,7 +13,7 @@ use crate::privilege::Privilege;
 /// Let many TLS stacks fail at each other in throw-away network namespaces, and compare the verdicts with the truth
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Also Go and Envoy, if they are on the PATH, and every listener cold and warm over both IP versions
+    /// Also Go, Envoy and curl-cffi, if they are on the PATH, and every listener cold and warm over both IP versions
     #[arg(long)]
     wide: bool,
     /// Only rows of which the description ("expired: Nginx < Curl, TLS 1.3") contains this

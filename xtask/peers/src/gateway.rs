@@ -19,12 +19,20 @@ pub fn sni_gateway(
     names: &'static [&'static str],
     config: Arc<ServerConfig>,
 ) -> impl Fn(TcpStream) + Send + Sync + 'static {
+    sni_filter(names, move |stream| terminate_tls(stream, &config))
+}
+
+/// Gives connections for the given server names to `serve`, with nothing read, and resets every other.
+pub(super) fn sni_filter(
+    names: &'static [&'static str],
+    serve: impl Fn(TcpStream) + Send + Sync + 'static,
+) -> impl Fn(TcpStream) + Send + Sync + 'static {
     move |stream| {
         let known = peek_client_hello(&stream)
             .and_then(|hello| server_name(&hello))
             .is_some_and(|name| names.contains(&name.as_str()));
         if known {
-            terminate_tls(stream, &config);
+            serve(stream);
         }
         // Otherwise the stream is dropped here, with the ClientHello unread.
     }

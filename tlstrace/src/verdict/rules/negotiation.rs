@@ -508,12 +508,15 @@ impl Rule for DowngradeDetected {
 
     fn doc_long(&self) -> &'static str {
         "The last bytes of the ServerHello's random say that the server supports more than it selected \
-         (RFC 8446 §4.1.3), the client offered more, and answered with illegal_parameter: something \
-         between them changed the offer, or the server's implementation contradicts itself."
+         (RFC 8446 §4.1.3), and the client, which does too, answered with illegal_parameter. If it offered \
+         more, something between them changed the offer, or the server's implementation contradicts \
+         itself. If it offered less and said so (TLS_FALLBACK_SCSV), it had fallen back after another \
+         failure, and the server does not know RFC 7507."
     }
 
     fn remedy(&self) -> &'static str {
-        "Look for a middlebox that rewrites ClientHellos; if there is none, update the server."
+        "Look for a middlebox that rewrites ClientHellos; if there is none, update the server. Where the \
+         client fell back, find out why its first attempt failed."
     }
 
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
@@ -521,21 +524,33 @@ impl Rule for DowngradeDetected {
         let server = facts.server_hello.as_ref()?;
         let hello = facts.client_hello.as_ref()?;
         let (_, alert) = case.root.alert_by(Role::Client)?;
-        if server.downgrade.is_none()
-            || alert.description != AlertDescription::ILLEGAL_PARAMETER
-            || hello.max_version() <= server.version
-        {
+        if server.downgrade.is_none() || alert.description != AlertDescription::ILLEGAL_PARAMETER {
             return None;
         }
-        Some(
+        let finding = if hello.max_version() > server.version {
             Finding::new(format!(
                 "The server selected TLS {} and marked it as a downgrade; the client, which offered {}, refused.",
                 server.version,
                 offered_versions(hello)
             ))
             .blame(Blame::Path)
-            .evidence("downgrade_sentinel", "the ServerHello's random ends in the sentinel of RFC 8446 §4.1.3")
-            .evidence("alert", words::alert(alert.description)),
+        } else if hello.has_fallback_scsv() {
+            Finding::new(format!(
+                "The client fell back to TLS {} and refused it when the server's mark showed that both sides support more.",
+                server.version
+            ))
+            .blame(Blame::Client)
+            .evidence("fallback_scsv", "the ClientHello contains TLS_FALLBACK_SCSV (0x5600)")
+        } else {
+            return None;
+        };
+        Some(
+            finding
+                .evidence(
+                    "downgrade_sentinel",
+                    "the ServerHello's random ends in the sentinel of RFC 8446 §4.1.3",
+                )
+                .evidence("alert", words::alert(alert.description)),
         )
     }
 }

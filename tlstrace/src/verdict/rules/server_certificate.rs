@@ -573,7 +573,13 @@ fn diagnose(
             let fault = leaf.zip(chain).and_then(|(leaf, chain)| {
                 date_fault(chain, now, Confidence::Inferred)
                     .or_else(|| name_fault(case, leaf, Confidence::Inferred))
-                    .or_else(|| path_fault(chain, leaf, Confidence::Suspected).filter(|_| is_suspicious))
+                    // Clients that complete the handshake first are often those that do not look at these.
+                    .or_else(|| {
+                        let fault = usage_fault(leaf)
+                            .map(|fault| Diagnosis { confidence: Confidence::Suspected, ..fault })
+                            .or_else(|| path_fault(chain, leaf, Confidence::Suspected));
+                        fault.filter(|_| is_suspicious)
+                    })
             });
             match fault {
                 Some(fault) => Diagnosis {

@@ -1,8 +1,9 @@
 //! Peers in other languages: one process a namespace, told line by line to listen and to connect.
 //!
 //! A command is `listen` or `connect`, then `key=value` words: `port`, `versions` (`1.2,1.3`), and, where wanted, `address`,
-//! `name`, `certificate` with `key`, `authority` (whom to trust; without it nobody is asked), `alpn`, `ciphers`. The answer
-//! is one line: `listening`, `done`, or `failed` and why. A failure to connect is a result like any other.
+//! `name`, `certificate` with `key`, `authority` (whom to trust; without it nobody is asked), `alpn` (`h2,http/1.1`),
+//! `ciphers`, `session` (a name under which a session is kept and resumed). The answer is one line: `listening`, `done`, or
+//! `failed` and why. A failure to connect is a result like any other.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -23,10 +24,12 @@ pub(super) enum Language {
     Node,
     Java,
     Go,
+    /// Python again, with the TLS of a browser: `curl_cffi`. A client only.
+    Chrome,
 }
 
 impl Language {
-    pub(super) const ALL: [Self; 4] = [Self::Python, Self::Node, Self::Java, Self::Go];
+    pub(super) const ALL: [Self; 5] = [Self::Python, Self::Node, Self::Java, Self::Go, Self::Chrome];
 
     /// What runs it, and what compiles it if that is something else.
     pub(super) const fn programs(self) -> &'static [&'static str] {
@@ -35,6 +38,8 @@ impl Language {
             Self::Node => &["node"],
             Self::Java => &["java", "javac"],
             Self::Go => &["go"],
+            // A command that comes with the module, where the Python on the PATH has it.
+            Self::Chrome => &["python3", "curl-cffi"],
         }
     }
 
@@ -45,7 +50,7 @@ impl Language {
             let path = directory.join(name);
             std::fs::write(&path, source)?;
             let mut compiler = match language {
-                Self::Python | Self::Node => continue,
+                Self::Python | Self::Node | Self::Chrome => continue,
                 Self::Java => Command::new("javac"),
                 Self::Go => Command::new("go"),
             };
@@ -66,6 +71,7 @@ impl Language {
             Self::Node => ("agent.js", include_str!("agents/agent.js")),
             Self::Java => ("Agent.java", include_str!("agents/Agent.java")),
             Self::Go => ("agent.go", include_str!("agents/agent.go")),
+            Self::Chrome => ("chrome.py", include_str!("agents/chrome.py")),
         }
     }
 }
@@ -78,14 +84,15 @@ pub(super) struct Agent {
 impl Agent {
     pub(super) fn start(language: Language, namespace: &Namespace, directory: &Path) -> Result<Self> {
         let mut command = match language {
-            Language::Python => namespace.command("python3"),
+            Language::Python | Language::Chrome => namespace.command("python3"),
             Language::Node => namespace.command("node"),
             Language::Java => namespace.command("java"),
             Language::Go => namespace.command(directory.join("agent-go")),
         };
         match language {
-            Language::Python => command.arg(directory.join("agent.py")),
-            Language::Node => command.arg(directory.join("agent.js")),
+            Language::Python | Language::Node | Language::Chrome => {
+                command.arg(directory.join(language.source().0))
+            }
             // The interpreter and the fast compiler: a JVM that optimises for minutes helps nobody here.
             Language::Java => {
                 command.args(["-XX:TieredStopAtLevel=1", "-Xshare:auto", "-cp"]).arg(directory).arg("Agent")

@@ -1,11 +1,11 @@
 //! Every client stack, doing what a row wants.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -19,14 +19,17 @@ use super::agent::{Agent, Language};
 use super::pki::Pki;
 use super::rustls_versions;
 use super::setup::{ClientSetup, Tls};
+use super::starttls::Protocol;
 use crate::rustls_peer::{pem_certificates, pem_key};
-use crate::{Namespace, Process};
+use crate::{Namespace, Process, Segmented};
 
 /// Who connects.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Client {
     OpenSsl,
     Rustls,
+    /// rustls, in segments smaller than any ClientHello.
+    Segmented,
     Curl,
     Wget,
     GnuTls,
@@ -43,7 +46,12 @@ pub(super) enum Client {
 impl Client {
     /// Not part of Debian.
     pub(super) const fn is_optional(self) -> bool {
-        matches!(self, Self::Agent(Language::Go))
+        matches!(self, Self::Agent(Language::Go | Language::Chrome))
+    }
+
+    /// One run makes two connections where there is a session to resume.
+    pub(super) const fn resumes_by_itself(self) -> bool {
+        matches!(self, Self::Curl)
     }
 
     /// The programs without which it cannot be had.
@@ -55,11 +63,33 @@ impl Client {
             Self::GnuTls => &["gnutls-cli"],
             Self::Nss => &["tstclnt", "certutil", "pk12util"],
             Self::Agent(language) => language.programs(),
-            Self::Rustls | Self::Raw(_) | Self::Connects | Self::ConnectsAndResets => &[],
+            Self::Rustls | Self::Segmented | Self::Raw(_) | Self::Connects | Self::ConnectsAndResets => &[],
         }
     }
 }
 
+/// What a client keeps of its first connection, to resume it in later ones.
+pub(super) struct Session {
+    name: String,
+    rustls: Mutex<Option<ClientConfig>>,
+}
+
+impl Session {
+    pub(super) fn new(name: String) -> Self {
+        Self { name, rustls: Mutex::new(None) }
+    }
+}
+
+/// What a client did.
+#[derive(Debug)]
+pub(super) struct Connected {
+    /// What it said of it.
+    pub(super) said: String,
+    /// Its port, if the socket was this process's own and a verdict knows the client by it.
+    pub(super) from: Option<u16>,
+}
+
+const SMALL_SEGMENT: usize = 100;
 /// Longer than any client is asked to wait.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -72,17 +102,18 @@ pub(super) struct Clients<'a> {
 }
 
 impl Clients<'_> {
-    /// Makes one connection and waits for its end. Returns what the client said of it.
+    /// Makes one connection and waits for its end.
     pub(super) fn connect(
         &self,
         client: Client,
         setup: &ClientSetup,
         versions: &[Tls],
         to: SocketAddr,
-    ) -> Result<String> {
+        session: Option<&Session>,
+    ) -> Result<Connected> {
         let command = match client {
-            Client::OpenSsl => self.openssl(setup, versions, to)?,
-            Client::Curl => self.curl(setup, versions, to),
+            Client::OpenSsl => self.openssl(setup, versions, to, session)?,
+            Client::Curl => self.curl(setup, versions, to, session.is_some()),
             Client::Wget => self.wget(setup, versions, to)?,
             Client::GnuTls => self.gnutls(setup, versions, to)?,
             Client::Nss => self.tstclnt(setup, versions, to)?,
@@ -92,35 +123,51 @@ impl Clients<'_> {
                     .iter()
                     .find(|(spoken, _)| *spoken == language)
                     .with_context(|| format!("no {language:?} agent"))?;
-                return agent.tell(&self.agent_command(setup, versions, to));
+                let said = agent.tell(&self.agent_command(setup, versions, to, session))?;
+                return Ok(Connected { said, from: None });
             }
-            Client::Rustls => {
-                return Ok(self
-                    .rustls(setup, versions, to)
-                    .err()
-                    .map_or("done".to_owned(), |error| format!("{error:#}")));
+            Client::Rustls => return self.own(to, |tcp| self.rustls(setup, versions, tcp, to, session)),
+            Client::Segmented => {
+                return self.own(to, |tcp| {
+                    self.rustls(setup, versions, Segmented::new(tcp, SMALL_SEGMENT)?, to, session)
+                });
             }
             Client::Raw(bytes) => {
-                return Ok(self.raw(bytes, to).err().map_or("done".to_owned(), |error| error.to_string()));
+                let connected = self.own(to, |tcp| raw(bytes, tcp))?;
+                // A PROXY header brings another address and port for the client.
+                let from = connected.from.filter(|_| !bytes.starts_with(b"PROXY"));
+                return Ok(Connected { from, ..connected });
             }
-            Client::Connects => {
-                // Not left to the last close: another thread's child may hold the socket for a moment.
-                self.tcp(to)?.shutdown(Shutdown::Both)?;
-                return Ok("done".to_owned());
-            }
-            Client::ConnectsAndResets => {
-                socket_reset(&self.tcp(to)?)?;
-                return Ok("done".to_owned());
-            }
+            // Not left to the last close: another thread's child may hold the socket for a moment.
+            Client::Connects => return self.own(to, |tcp| Ok(tcp.shutdown(Shutdown::Both)?)),
+            Client::ConnectsAndResets => return self.own(to, |tcp| socket_reset(&tcp)),
         };
-        run(command)
+        Ok(Connected { said: run(command)?, from: None })
+    }
+
+    /// Makes a connection of this process's own.
+    fn own(&self, to: SocketAddr, speak: impl FnOnce(TcpStream) -> Result<()>) -> Result<Connected> {
+        let tcp = match self.tcp(to) {
+            Ok(tcp) => tcp,
+            Err(error) => return Ok(Connected { said: error.to_string(), from: None }),
+        };
+        let from = Some(tcp.local_addr()?.port());
+        tcp.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let said = speak(tcp).err().map_or("done".to_owned(), |error| format!("{error:#}"));
+        Ok(Connected { said, from })
     }
 
     fn tcp(&self, to: SocketAddr) -> std::io::Result<TcpStream> {
         self.namespace.enter(|| TcpStream::connect(to))
     }
 
-    fn openssl(&self, setup: &ClientSetup, versions: &[Tls], to: SocketAddr) -> Result<Command> {
+    fn openssl(
+        &self,
+        setup: &ClientSetup,
+        versions: &[Tls],
+        to: SocketAddr,
+        session: Option<&Session>,
+    ) -> Result<Command> {
         let mut command = self.namespace.command("openssl");
         command.args(["s_client", "-ign_eof", "-connect", &to.to_string()]);
         match setup.name {
@@ -145,24 +192,40 @@ impl Clients<'_> {
             ("-cipher", setup.ciphers),
             ("-groups", setup.group),
             ("-sigalgs", setup.signatures),
+            ("-starttls", setup.starttls.map(Protocol::as_str)),
         ] {
             command.args(value.map(|value| [option, value]).into_iter().flatten());
+        }
+        command.args(setup.falls_back.then_some("-fallback_scsv"));
+        if let Some(session) = session {
+            let file = self.pki.directory().join(&session.name);
+            let is_first = !file.exists();
+            command.arg(if is_first { "-sess_out" } else { "-sess_in" }).arg(file);
+            if setup.early_data && !is_first {
+                command.arg("-early_data").arg(self.pki.empty_line());
+            }
         }
         command.stdin(Stdio::from(File::open(self.pki.request())?));
         Ok(command)
     }
 
-    fn curl(&self, setup: &ClientSetup, versions: &[Tls], to: SocketAddr) -> Command {
+    fn curl(&self, setup: &ClientSetup, versions: &[Tls], to: SocketAddr, twice: bool) -> Command {
         let mut command = self.namespace.command("curl");
         let port = to.port();
         let address = bracketed(to.ip());
         command.args(["--disable", "--silent", "--show-error", "--noproxy", "*", "--max-time", "8"]);
-        match setup.name {
-            Some(name) => command
-                .args(["--connect-to", &format!("{name}:{port}:{address}:{port}")])
-                .arg(format!("https://{name}:{port}/")),
-            None => command.arg(format!("https://{address}:{port}/")),
+        let url = match setup.name {
+            Some(name) => {
+                command.args(["--connect-to", &format!("{name}:{port}:{address}:{port}")]);
+                format!("https://{name}:{port}/")
+            }
+            None => format!("https://{address}:{port}/"),
         };
+        if twice {
+            // Or the second request would take the first one's connection.
+            command.args(["--http1.1", "--header", "Connection: close", &url]);
+        }
+        command.arg(url);
         if let [only] = versions {
             command.args([&format!("--tlsv{}", only.as_str()), "--tls-max", only.as_str()]);
         }
@@ -238,7 +301,7 @@ impl Clients<'_> {
             command.arg("--x509certfile").arg(self.pki.client_chain(certificate));
             command.arg("--x509keyfile").arg(self.pki.client_key(certificate));
         }
-        if let Some(alpn) = setup.alpn {
+        for alpn in setup.alpn.iter().flat_map(|alpn| alpn.split(',')) {
             command.args(["--alpn", alpn]);
         }
         command.stdin(Stdio::from(File::open(self.pki.request())?));
@@ -266,7 +329,13 @@ impl Clients<'_> {
         Ok(command)
     }
 
-    fn agent_command(&self, setup: &ClientSetup, versions: &[Tls], to: SocketAddr) -> String {
+    fn agent_command(
+        &self,
+        setup: &ClientSetup,
+        versions: &[Tls],
+        to: SocketAddr,
+        session: Option<&Session>,
+    ) -> String {
         let versions = versions.iter().map(|version| version.as_str()).collect::<Vec<_>>().join(",");
         let mut words = vec![
             "connect".to_owned(),
@@ -284,10 +353,11 @@ impl Clients<'_> {
         }
         words.extend(setup.alpn.map(|alpn| format!("alpn={alpn}")));
         words.extend(setup.ciphers.map(|ciphers| format!("ciphers={ciphers}")));
+        words.extend(session.map(|session| format!("session={}", session.name)));
         words.join(" ")
     }
 
-    fn rustls(&self, setup: &ClientSetup, versions: &[Tls], to: SocketAddr) -> Result<()> {
+    fn rustls_config(&self, setup: &ClientSetup, versions: &[Tls]) -> Result<ClientConfig> {
         let mut provider = rustls::crypto::ring::default_provider();
         if setup.ciphers.is_some() {
             provider.cipher_suites.retain(|suite| format!("{:?}", suite.suite()).contains("AES_128"));
@@ -306,24 +376,48 @@ impl Clients<'_> {
         } else {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(TrustEverybody))
         };
-        let mut config = match setup.certificate {
+        Ok(match setup.certificate {
             Some(certificate) => builder.with_client_auth_cert(
                 pem_certificates(&self.pki.client_chain(certificate))?,
                 pem_key(&self.pki.client_key(certificate))?,
             )?,
             None => builder.with_no_client_auth(),
+        })
+    }
+
+    fn rustls(
+        &self,
+        setup: &ClientSetup,
+        versions: &[Tls],
+        tcp: impl Read + Write,
+        to: SocketAddr,
+        session: Option<&Session>,
+    ) -> Result<()> {
+        // A configuration remembers sessions, and so does its clone.
+        let mut config = match session {
+            Some(session) => match &mut *session.rustls.lock().unwrap_or_else(PoisonError::into_inner) {
+                Some(config) => config.clone(),
+                none => none.insert(self.rustls_config(setup, versions)?).clone(),
+            },
+            None => self.rustls_config(setup, versions)?,
         };
-        config.alpn_protocols.extend(setup.alpn.map(|alpn| alpn.as_bytes().to_vec()));
+        config.enable_early_data = setup.early_data;
+        let protocols = setup.alpn.iter().flat_map(|alpn| alpn.split(','));
+        config.alpn_protocols.extend(protocols.map(|alpn| alpn.as_bytes().to_vec()));
         // rustls sends no server_name for an address.
-        let name = setup.name.map_or_else(|| to.ip().to_string(), str::to_owned);
-        let connection = ClientConnection::new(Arc::new(config), ServerName::try_from(name)?)?;
-        let tcp = self.tcp(to)?;
-        tcp.set_read_timeout(Some(Duration::from_secs(5)))?;
+        let name = match setup.name {
+            Some(name) => ServerName::try_from(name)?,
+            None => ServerName::from(to.ip()),
+        };
+        let connection = ClientConnection::new(Arc::new(config), name)?;
         let mut tls = StreamOwned::new(connection, tcp);
         let outcome = (|| {
+            if let Some(mut early) = tls.conn.early_data() {
+                early.write_all(b"\r\n")?;
+            }
             tls.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
-            // Answered, or echoed: either way there is an end to wait for.
-            let _answered = tls.read(&mut [0; 4096])?;
+            // Who closes first says something about the answer, so that the first word is left to the server.
+            while tls.read(&mut [0; 4096])? > 0 {}
             anyhow::Ok(())
         })();
         tls.conn.send_close_notify();
@@ -332,21 +426,21 @@ impl Clients<'_> {
         }
         outcome
     }
+}
 
-    fn raw(&self, bytes: &[u8], to: SocketAddr) -> std::io::Result<()> {
-        let mut stream = self.tcp(to)?;
-        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-        stream.write_all(bytes)?;
-        let outcome = loop {
-            match stream.read(&mut [0; 4096]) {
-                Ok(0) => break Ok(()),
-                Ok(_) => {}
-                Err(error) => break Err(error),
-            }
-        };
-        let _ = stream.shutdown(Shutdown::Both);
-        outcome
-    }
+/// Until the server closes or is silent for a second.
+fn raw(bytes: &[u8], mut tcp: TcpStream) -> Result<()> {
+    tcp.set_read_timeout(Some(Duration::from_secs(1)))?;
+    tcp.write_all(bytes)?;
+    let outcome = loop {
+        match tcp.read(&mut [0; 4096]) {
+            Ok(0) => break Ok(()),
+            Ok(_) => {}
+            Err(error) => break Err(error.into()),
+        }
+    };
+    let _ = tcp.shutdown(Shutdown::Both);
+    outcome
 }
 
 fn socket_reset(stream: &TcpStream) -> Result<()> {

@@ -7,12 +7,14 @@
 
 mod agent;
 mod clients;
+mod oddities;
 mod pki;
 mod servers;
 mod setup;
+mod starttls;
 mod table;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,7 +30,7 @@ use serde_json::Value;
 use crate::{Family, Pair, Process, installed, watch};
 
 use agent::{Agent, Language};
-use clients::{Client, Clients};
+use clients::{Client, Clients, Connected, Session};
 use pki::Pki;
 use servers::{Server, Shared};
 use setup::{ClientCertificate, ClientSetup, ServerSetup, Tls};
@@ -54,6 +56,15 @@ pub struct Expected {
     pub ended_by: Option<(&'static str, &'static str)>,
 }
 
+/// A course of the handshake that a verdict tells of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Shown {
+    Resumed,
+    /// Offered, at least: the server's answer to it is encrypted.
+    EarlyData,
+    HelloRetry,
+}
+
 /// What was said of it.
 #[derive(Clone, Debug)]
 pub struct Given {
@@ -63,6 +74,7 @@ pub struct Given {
     pub ended_by: String,
     pub history: String,
     pub summary: String,
+    pub shows: Vec<Shown>,
 }
 
 /// One connection of the matrix.
@@ -73,10 +85,12 @@ pub struct Outcome {
     pub expected: Expected,
     /// What it may be revised to: the listener accepted others later.
     pub revised: Option<Expected>,
-    /// `None`: there was no verdict, or more than one connection where there should be one.
+    /// What the handshake must have been like; `None`: any.
+    pub shows: Option<&'static [Shown]>,
+    /// `None`: there was no verdict, or it cannot be told from those of other connections.
     pub given: Option<Given>,
-    /// Nothing was said of another connection in its place.
-    is_alone: bool,
+    /// Every verdict of the listener is some connection's.
+    is_complete: bool,
     /// What the client said.
     pub client_said: String,
 }
@@ -95,10 +109,11 @@ impl Outcome {
     }
 
     fn is(&self, Expected { verdicts, blame, ended_by }: Expected) -> bool {
-        self.given.as_ref().map_or(verdicts.contains(&NOTHING) && self.is_alone, |given| {
+        self.given.as_ref().map_or(verdicts.contains(&NOTHING) && self.is_complete, |given| {
             verdicts.contains(&&*given.verdict)
                 && (blame.is_empty() || blame.contains(&&*given.blame))
                 && ended_by.is_none_or(|(side, how)| given.ended_by == format!("{side} {how}"))
+                && self.shows.is_none_or(|shows| given.shows == shows)
         })
     }
 }
@@ -109,16 +124,23 @@ impl std::fmt::Display for Outcome {
         let (side, how) = ended_by.unwrap_or_default();
         write!(
             f,
-            "{}\n    expected {} [{}] {side} {how}",
+            "{}\n    expected {} [{}] {side} {how} {:?}",
             self.connection,
             verdicts.join("|"),
-            blame.join("|")
+            blame.join("|"),
+            self.shows.unwrap_or_default(),
         )?;
         match &self.given {
             Some(given) => write!(
                 f,
-                "\n    given    {} [{}] {} ({}; {})\n    {}",
-                given.verdict, given.blame, given.ended_by, given.confidence, given.history, given.summary
+                "\n    given    {} [{}] {} {:?} ({}; {})\n    {}",
+                given.verdict,
+                given.blame,
+                given.ended_by,
+                given.shows,
+                given.confidence,
+                given.history,
+                given.summary
             )?,
             None => f.write_str("\n    given    nothing")?,
         }
@@ -158,6 +180,9 @@ struct Made {
     role: &'static str,
     expected: Expected,
     revised: Option<Expected>,
+    shows: Option<&'static [Shown]>,
+    /// The client's port, if the socket is this process's own.
+    from: Option<u16>,
     client_said: String,
 }
 
@@ -272,21 +297,15 @@ impl Listener {
 
 /// Makes the connections of one listener, one after the other.
 fn meet(clients: &Clients<'_>, listener: &Listener, scope: Scope) -> Result<Vec<Made>> {
-    let Listener { row, client, tls, port, .. } = *listener;
-    let mut made = Vec::new();
-    let mut connect = |family, role, expected, client, setup: &ClientSetup, versions: &[Tls]| {
-        let to: SocketAddr = (Pair::server_address(family), port).into();
-        let client_said = clients.connect(client, setup, versions, to)?;
-        let revised = row.warm.filter(|_| role == "cold" && scope == Scope::Wide);
-        made.push(Made { listener: *listener, family, role, expected, revised, client_said });
-        anyhow::Ok(())
-    };
+    let Listener { row, tls, port, .. } = *listener;
+    let mut meeting = Meeting { clients, listener, made: Vec::new() };
     // Neighbours in the table differ, so that both families are met both ways.
     let families = if port % 2 == 0 { [Family::Ipv4, Family::Ipv6] } else { [Family::Ipv6, Family::Ipv4] };
     for (turn, family) in families.into_iter().enumerate() {
         let both = scope == Scope::Wide;
         if turn == 0 || both || row.warm.is_none() {
-            connect(family, "cold", row.cold, client, &row.client, &[tls])?;
+            let revised = row.warm.filter(|_| both);
+            meeting.subject(family, "cold", row.cold, revised)?;
         }
         let Some(warm) = row.warm else { continue };
         if turn == 1 || both {
@@ -295,12 +314,80 @@ fn meet(clients: &Clients<'_>, listener: &Listener, scope: Scope) -> Result<Vec<
                 let versions = row.server.versions;
                 let version = versions.get(count % versions.len()).copied().unwrap_or(tls);
                 let warmer = if row.server.proxy_protocol { Client::Curl } else { Client::Rustls };
-                connect(family, "warm-up", ACCEPTED, warmer, &setup, &[version])?;
+                let connected = clients.connect(warmer, &setup, &[version], meeting.address(family), None)?;
+                meeting.note(family, "warm-up", ACCEPTED, connected);
             }
-            connect(family, "warm", warm, client, &row.client, &[tls])?;
+            meeting.subject(family, "warm", warm, None)?;
         }
     }
-    Ok(made)
+    Ok(meeting.made)
+}
+
+/// The connections of one listener.
+struct Meeting<'a> {
+    clients: &'a Clients<'a>,
+    listener: &'a Listener,
+    made: Vec<Made>,
+}
+
+impl Meeting<'_> {
+    fn address(&self, family: Family) -> SocketAddr {
+        (Pair::server_address(family), self.listener.port).into()
+    }
+
+    /// The connection that the row is about, after those that give it a session.
+    fn subject(
+        &mut self,
+        family: Family,
+        role: &'static str,
+        expected: Expected,
+        revised: Option<Expected>,
+    ) -> Result<()> {
+        let Listener { row, server, client, tls, port, .. } = *self.listener;
+        let starttls = match server {
+            Server::StartTls(protocol) => Some(protocol),
+            _ => None,
+        };
+        let setup = ClientSetup { starttls, ..row.client };
+        let session =
+            (!row.sessions.is_empty()).then(|| Session::new(format!("session-{port}-{family:?}-{role}")));
+        for setup in row.sessions {
+            let connected = if client.resumes_by_itself() {
+                Connected { said: String::new(), from: None }
+            } else {
+                self.clients.connect(client, setup, &[tls], self.address(family), session.as_ref())?
+            };
+            self.note(family, "before", ACCEPTED, connected);
+        }
+        let connected =
+            self.clients.connect(client, &setup, &[tls], self.address(family), session.as_ref())?;
+        self.note(family, role, expected, connected);
+        if let Some(made) = self.made.last_mut() {
+            made.revised = revised;
+            made.shows = row.shows;
+        }
+        Ok(())
+    }
+
+    fn note(
+        &mut self,
+        family: Family,
+        role: &'static str,
+        expected: Expected,
+        Connected { said: client_said, from }: Connected,
+    ) {
+        let listener = *self.listener;
+        self.made.push(Made {
+            listener,
+            family,
+            role,
+            expected,
+            revised: None,
+            shows: None,
+            from,
+            client_said,
+        });
+    }
 }
 
 impl Row {
@@ -346,48 +433,50 @@ fn began(verdict: &Value) -> Option<i64> {
     Some(micros - verdict["event"]["duration"].as_i64()? / 1000)
 }
 
-/// Pairs connections with verdicts: by server address, in the order in which they began.
+/// Pairs connections with verdicts: by server address, then by the client's port where it is known, then in the order in
+/// which they began.
 fn outcomes(made: Vec<Made>, verdicts: &BTreeMap<String, Value>) -> Vec<Outcome> {
     let mut by_listener: BTreeMap<(u64, bool), Vec<&Value>> = BTreeMap::new();
     for verdict in verdicts.values() {
         let port = verdict["server"]["port"].as_u64().unwrap_or_default();
         by_listener.entry((port, verdict["network"]["type"] == "ipv4")).or_default().push(verdict);
     }
-    for verdicts in by_listener.values_mut() {
-        // Connections of one listener do not overlap: each began after the one before it had been judged by its client.
-        verdicts.sort_by_key(|verdict| began(verdict));
+    let mut connections: BTreeMap<(u64, bool), Vec<Made>> = BTreeMap::new();
+    for made in made {
+        let key = (u64::from(made.listener.port), made.family == Family::Ipv4);
+        connections.entry(key).or_default().push(made);
     }
-    let expected_count = made.iter().fold(BTreeMap::new(), |mut counts, made| {
-        *counts.entry((u64::from(made.listener.port), made.family == Family::Ipv4)).or_insert(0_usize) += 1;
-        counts
-    });
-    let silent: BTreeSet<_> = made
-        .iter()
-        .filter(|made| made.expected.verdicts.contains(&NOTHING))
-        .map(|made| (u64::from(made.listener.port), made.family == Family::Ipv4))
-        .collect();
-    let mut taken: BTreeMap<(u64, bool), usize> = BTreeMap::new();
-    made.into_iter()
-        .map(|made| {
-            let key = (u64::from(made.listener.port), made.family == Family::Ipv4);
-            let index = taken.entry(key).or_default();
-            let verdicts = by_listener.get(&key).map(Vec::as_slice).unwrap_or_default();
-            let count = expected_count.get(&key).copied().unwrap_or_default();
-            // Only the last connection of a listener may be one that nothing is said about.
-            let is_complete = verdicts.len() == count || verdicts.len() + 1 == count && silent.contains(&key);
-            let given = verdicts.get(*index).filter(|_| is_complete).map(|verdict| Given::read(verdict));
-            *index += 1;
-            let connection = format!("{}, {:?}, {}", made.listener.describe(), made.family, made.role);
-            let count =
-                if is_complete { String::new() } else { format!(" ({} connections)", verdicts.len()) };
-            Outcome {
-                connection,
-                expected: made.expected,
-                revised: made.revised,
-                given,
-                is_alone: is_complete,
-                client_said: made.client_said + &count,
+    connections
+        .into_iter()
+        .flat_map(|(key, made)| {
+            let mut verdicts = by_listener.remove(&key).unwrap_or_default();
+            // Connections of one listener do not overlap: each began after the one before it had been judged by its client.
+            verdicts.sort_by_key(|verdict| began(verdict));
+            let count = verdicts.len();
+            let ports: Vec<_> = made.iter().filter_map(|made| made.from).map(u64::from).collect();
+            let port = |verdict: &Value| verdict["client"]["port"].as_u64().unwrap_or_default();
+            let (known, others): (Vec<_>, Vec<_>) =
+                verdicts.into_iter().partition(|verdict| ports.contains(&port(verdict)));
+            let is_complete = others.len() == made.iter().filter(|made| made.from.is_none()).count();
+            let mut others = others.into_iter().filter(|_| is_complete);
+            let mut outcomes = Vec::with_capacity(made.len());
+            for made in made {
+                let given = match made.from {
+                    Some(from) => known.iter().find(|verdict| port(verdict) == u64::from(from)).copied(),
+                    None => others.next(),
+                };
+                let count = if is_complete { String::new() } else { format!(" ({count} verdicts)") };
+                outcomes.push(Outcome {
+                    connection: format!("{}, {:?}, {}", made.listener.describe(), made.family, made.role),
+                    expected: made.expected,
+                    revised: made.revised,
+                    shows: made.shows,
+                    given: given.map(Given::read),
+                    is_complete,
+                    client_said: made.client_said + &count,
+                });
             }
+            outcomes
         })
         .collect()
 }
@@ -396,7 +485,18 @@ impl Given {
     fn read(verdict: &Value) -> Self {
         let text =
             |pointer: &str| verdict.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let is_true = |pointer: &str| verdict.pointer(pointer).and_then(Value::as_bool).unwrap_or_default();
+        let shows = [
+            (Shown::Resumed, "/tls/resumed"),
+            (Shown::EarlyData, "/tlstrace/offer/early_data"),
+            (Shown::HelloRetry, "/tlstrace/selection/hello_retry_request"),
+        ];
         Self {
+            shows: shows
+                .into_iter()
+                .filter(|(_, pointer)| is_true(pointer))
+                .map(|(shown, _)| shown)
+                .collect(),
             verdict: text("/tlstrace/verdict"),
             blame: text("/tlstrace/blame"),
             confidence: text("/tlstrace/confidence"),

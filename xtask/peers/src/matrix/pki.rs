@@ -43,6 +43,7 @@ impl Pki {
             pki.write_client(*certificate, issuer)?;
         }
         pki.write("request", "GET / HTTP/1.0\r\n\r\n")?;
+        pki.write("empty-line", "\r\n")?;
         Ok(pki)
     }
 
@@ -60,9 +61,19 @@ impl Pki {
         self.path("request")
     }
 
+    /// A file with an empty line, which servers of HTTP ignore in front of a request (RFC 9112 §2.2).
+    pub(super) fn empty_line(&self) -> PathBuf {
+        self.path("empty-line")
+    }
+
     /// Leaf and intermediates, as the server is to send them.
     pub(super) fn server_chain(&self, certificate: ServerCertificate) -> PathBuf {
         self.path(&format!("{}.crt", certificate.as_str()))
+    }
+
+    /// Intermediates alone; `None` if there are none to send.
+    pub(super) fn server_issuers(&self, certificate: ServerCertificate) -> Option<PathBuf> {
+        (!certificate.comes_alone()).then(|| self.path(&format!("{}.issuers", certificate.as_str())))
     }
 
     pub(super) fn server_key(&self, certificate: ServerCertificate) -> PathBuf {
@@ -128,8 +139,13 @@ impl Pki {
     fn write_server(&self, certificate: ServerCertificate, issuer: &Issuer) -> Result<()> {
         let key = KeyPair::generate()?;
         let name = if certificate == ServerCertificate::OtherName { "other.example" } else { NAME };
-        let mut params = leaf(name, "tlstrace throw-away server")?;
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        // NSS knows certificates by their subjects.
+        let mut params = leaf(name, &format!("tlstrace throw-away server, {}", certificate.as_str()))?;
+        params.extended_key_usages = vec![if certificate == ServerCertificate::WrongPurpose {
+            ExtendedKeyUsagePurpose::ClientAuth
+        } else {
+            ExtendedKeyUsagePurpose::ServerAuth
+        }];
         match certificate {
             ServerCertificate::Expired => {
                 params.not_before = date_time_ymd(2020, 1, 1);
@@ -141,14 +157,14 @@ impl Pki {
             }
             _ => {}
         }
-        let chain = match certificate {
+        let leaf = match certificate {
             ServerCertificate::SelfSigned => params.self_signed(&key)?.pem(),
-            ServerCertificate::LeafOnly | ServerCertificate::UnknownAuthority => {
-                params.signed_by(&key, issuer)?.pem()
-            }
-            _ => params.signed_by(&key, issuer)?.pem() + &issuer.pem(),
+            _ => params.signed_by(&key, issuer)?.pem(),
         };
+        let issuers = if certificate.comes_alone() { String::new() } else { issuer.pem() };
+        let chain = leaf + &issuers;
         let name = certificate.as_str();
+        self.write(&format!("{name}.issuers"), &issuers)?;
         self.write(&format!("{name}.crt"), &chain)?;
         self.write(&format!("{name}.key"), &key.serialize_pem())?;
         self.write(&format!("{name}.pem"), &(chain + &key.serialize_pem()))
@@ -156,8 +172,13 @@ impl Pki {
 
     fn write_client(&self, certificate: ClientCertificate, issuer: &Issuer) -> Result<()> {
         let key = KeyPair::generate()?;
-        let mut params = leaf("client.example", "tlstrace throw-away client")?;
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let mut params =
+            leaf("client.example", &format!("tlstrace throw-away client, {}", certificate.as_str()))?;
+        params.extended_key_usages = vec![if certificate == ClientCertificate::WrongPurpose {
+            ExtendedKeyUsagePurpose::ServerAuth
+        } else {
+            ExtendedKeyUsagePurpose::ClientAuth
+        }];
         if certificate == ClientCertificate::Expired {
             params.not_before = date_time_ymd(2020, 1, 1);
             params.not_after = date_time_ymd(2021, 1, 1);

@@ -14,11 +14,14 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 
 use super::agent::{Agent, Language};
+use super::oddities::{self, SecondHello};
 use super::pki::{NAME, Pki};
 use super::setup::{ServerSetup, Tls};
+use super::starttls::Protocol;
 use super::{Listener, rustls_versions};
+use crate::gateway::sni_filter;
 use crate::rustls_peer::{answer_tls, pem_certificates, pem_key};
-use crate::{Namespace, Process, Service, close_after_client_hello, serve_plaintext, sni_gateway};
+use crate::{Namespace, Process, Service, close_after_client_hello, serve_plaintext};
 
 /// Who listens.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -26,6 +29,8 @@ pub(super) enum Server {
     OpenSsl,
     Rustls,
     Nginx,
+    Apache,
+    Lighttpd,
     Haproxy,
     GnuTls,
     Stunnel,
@@ -44,6 +49,12 @@ pub(super) enum Server {
     Plaintext(&'static [u8]),
     /// Speaks first.
     Banner(&'static [u8]),
+    /// Speaks this before TLS.
+    StartTls(Protocol),
+    /// Understands no ClientHello that is larger than one segment.
+    ReadsOnce,
+    /// Asks for another ClientHello.
+    Retries(SecondHello),
     /// Nobody listens.
     Nobody,
 }
@@ -59,6 +70,8 @@ impl Server {
         match self {
             Self::OpenSsl => &["openssl"],
             Self::Nginx => &["nginx"],
+            Self::Apache => &["apache2"],
+            Self::Lighttpd => &["lighttpd"],
             Self::Haproxy => &["haproxy"],
             Self::GnuTls => &["gnutls-serv"],
             Self::Stunnel => &["stunnel"],
@@ -91,6 +104,10 @@ pub(super) struct Shared {
 
 /// Where stunnel's plain text goes.
 const BACKEND: u16 = 9001;
+/// lighttpd will have a port of its own, too, which is in the clear.
+const LIGHTTPD_PLAIN: u16 = 9002;
+/// Where Debian has Apache's.
+const APACHE_MODULES: &str = "/usr/lib/apache2/modules";
 const READY: Duration = Duration::from_mins(1);
 
 impl Shared {
@@ -99,11 +116,21 @@ impl Shared {
         let backend = Service::start(namespace, BACKEND, serve_plaintext(b"HTTP/1.0 200 OK\r\n\r\nhello\n"))?;
         let of =
             |server| listeners.iter().filter(move |listener| listener.server == server).collect::<Vec<_>>();
-        for server in [Server::Nginx, Server::Haproxy, Server::Stunnel, Server::Envoy] {
+        let shared = [
+            Server::Nginx,
+            Server::Apache,
+            Server::Lighttpd,
+            Server::Haproxy,
+            Server::Stunnel,
+            Server::Envoy,
+        ];
+        for server in shared {
             let listeners = of(server);
             let (Some(first), Some(last)) = (listeners.first(), listeners.last()) else { continue };
             let mut command = match server {
                 Server::Nginx => nginx(namespace, pki, &listeners)?,
+                Server::Apache => apache(namespace, pki, &listeners)?,
+                Server::Lighttpd => lighttpd(namespace, pki, &listeners)?,
                 Server::Haproxy => haproxy(namespace, pki, &listeners)?,
                 Server::Stunnel => stunnel(namespace, pki, &listeners)?,
                 _ => envoy(namespace, pki, &listeners)?,
@@ -152,15 +179,28 @@ pub(super) fn start(
         }
         Server::Gateway => {
             let config = rustls_config(pki, setup)?;
-            return service(Box::new(sni_gateway(&[NAME], config)));
+            return service(Box::new(sni_filter(&[NAME], move |stream| answer_tls(stream, &config))));
         }
         Server::Closes => return service(Box::new(close_after_client_hello)),
-        Server::Resets => return service(Box::new(sni_gateway(&[], rustls_config(pki, setup)?))),
+        Server::Resets => return service(Box::new(sni_filter(&[], drop))),
         Server::Silent => {
             return service(Box::new(
                 |mut stream: TcpStream| while stream.read(&mut [0; 4096]).is_ok_and(|read| read > 0) {},
             ));
         }
+        Server::StartTls(protocol) => {
+            let config = rustls_config(pki, setup)?;
+            return service(Box::new(move |mut stream| {
+                if protocol.precede(&mut stream).is_some() {
+                    answer_tls(stream, &config);
+                }
+            }));
+        }
+        Server::ReadsOnce => {
+            let config = rustls_config(pki, setup)?;
+            return service(Box::new(move |stream| oddities::read_once(stream, &config)));
+        }
+        Server::Retries(then) => return service(Box::new(move |stream| oddities::retry(stream, then))),
         Server::Plaintext(answer) => return service(Box::new(serve_plaintext(answer))),
         Server::Banner(banner) => return service(Box::new(crate::service::greet(banner))),
         _ => return Ok(Running::Elsewhere),
@@ -178,7 +218,10 @@ fn openssl(namespace: &Namespace, pki: &Pki, setup: &ServerSetup, port: u16) -> 
     let (chain, key) = (pki.server_chain(setup.certificate), pki.server_key(setup.certificate));
     let mut command = namespace.command("openssl");
     command.args(["s_server", "-www", "-accept", &port.to_string()]);
-    command.arg("-cert").arg(&chain).arg("-cert_chain").arg(&chain).arg("-key").arg(&key);
+    command.arg("-cert").arg(&chain).arg("-key").arg(&key);
+    if let Some(issuers) = pki.server_issuers(setup.certificate) {
+        command.arg("-cert_chain").arg(issuers);
+    }
     match setup.versions {
         [only] => command.arg(if *only == Tls::V12 { "-tls1_2" } else { "-tls1_3" }),
         _ => &mut command,
@@ -223,7 +266,8 @@ fn gnutls(namespace: &Namespace, pki: &Pki, setup: &ServerSetup, port: u16) -> C
 
 fn selfserv(namespace: &Namespace, pki: &Pki, database: &Path, setup: &ServerSetup, port: u16) -> Command {
     let mut command = namespace.command("selfserv");
-    command.args(["-d", &format!("sql:{}", database.display()), "-f"]).arg(pki.nss_password());
+    // With session tickets, without which it resumes no TLS 1.3.
+    command.args(["-u", "-d", &format!("sql:{}", database.display()), "-f"]).arg(pki.nss_password());
     command.args([
         "-p",
         &port.to_string(),
@@ -268,6 +312,9 @@ fn rustls_config(pki: &Pki, setup: &ServerSetup) -> Result<Arc<ServerConfig>> {
     let chain = pem_certificates(&pki.server_chain(setup.certificate))?;
     let mut config = builder.with_single_cert(chain, pem_key(&pki.server_key(setup.certificate))?)?;
     config.alpn_protocols.extend(setup.alpn.map(|alpn| alpn.as_bytes().to_vec()));
+    if setup.early_data {
+        config.max_early_data_size = 1024;
+    }
     Ok(Arc::new(config))
 }
 
@@ -328,12 +375,96 @@ fn nginx(namespace: &Namespace, pki: &Pki, listeners: &[&Listener]) -> Result<Co
         if let Some(group) = setup.group {
             writeln!(text, "ssl_ecdh_curve {group};")?;
         }
+        if setup.early_data {
+            text.push_str("ssl_early_data on;\n");
+        }
         text.push_str("location / { return 200 'hello\n'; } }\n");
     }
     text.push_str("}\n");
     fs::write(directory.join("nginx.conf"), text)?;
     let mut command = namespace.command("nginx");
     command.arg("-p").arg(&directory).args(["-c", "nginx.conf"]);
+    Ok(command)
+}
+
+fn apache(namespace: &Namespace, pki: &Pki, listeners: &[&Listener]) -> Result<Command> {
+    let directory = pki.directory().join("apache");
+    fs::create_dir(&directory)?;
+    let mut text = format!(
+        "ServerRoot {}\nPidFile apache.pid\nErrorLog /dev/stderr\nLogLevel emerg\nServerName {NAME}\nKeepAlive Off\n\
+         User nobody\nGroup nogroup\nMutex posixsem\nSSLSessionCache none\n",
+        directory.display()
+    );
+    for module in ["mpm_event", "authz_core", "ssl"] {
+        // Before the mutexes and the sessions of mod_ssl.
+        text.insert_str(0, &format!("LoadModule {module}_module {APACHE_MODULES}/mod_{module}.so\n"));
+    }
+    for Listener { setup, port, .. } in listeners {
+        let protocols =
+            versions(setup, |version| if version == Tls::V12 { "+TLSv1.2" } else { "+TLSv1.3" }, " ");
+        writeln!(
+            text,
+            "Listen {port}\n<VirtualHost *:{port}>\nSSLEngine on\nSSLProtocol -all {protocols}\n\
+             SSLCertificateFile {}\nSSLCertificateKeyFile {}",
+            pki.server_chain(setup.certificate).display(),
+            pki.server_key(setup.certificate).display(),
+        )?;
+        if setup.client_auth {
+            writeln!(
+                text,
+                "SSLVerifyClient require\nSSLVerifyDepth 3\nSSLCACertificateFile {}",
+                pki.root().display()
+            )?;
+        }
+        if let Some(ciphers) = setup.ciphers {
+            writeln!(text, "SSLCipherSuite {ciphers}")?;
+        }
+        if let Some(group) = setup.group {
+            writeln!(text, "SSLOpenSSLConfCmd Groups {group}")?;
+        }
+        text.push_str("</VirtualHost>\n");
+    }
+    let file = directory.join("apache.conf");
+    fs::write(&file, text)?;
+    let mut command = namespace.command("apache2");
+    command.args(["-D", "FOREGROUND", "-f"]).arg(file);
+    Ok(command)
+}
+
+fn lighttpd(namespace: &Namespace, pki: &Pki, listeners: &[&Listener]) -> Result<Command> {
+    let mut text = format!(
+        "server.document-root = \"{}\"\nserver.modules = (\"mod_openssl\")\nserver.bind = \"127.0.0.1\"\n\
+         server.port = {LIGHTTPD_PLAIN}\n",
+        pki.directory().display()
+    );
+    for Listener { setup, port, .. } in listeners {
+        let bound =
+            |version: Option<&Tls>| format!("TLSv{}", version.map_or("1.2", |version| version.as_str()));
+        let (least, most) = (bound(setup.versions.first()), bound(setup.versions.last()));
+        let mut commands = format!("\"MinProtocol\" => \"{least}\", \"MaxProtocol\" => \"{most}\"");
+        for (option, value) in [("CipherString", setup.ciphers), ("Groups", setup.group)] {
+            let _ = value.map(|value| write!(commands, ", \"{option}\" => \"{value}\""));
+        }
+        writeln!(
+            text,
+            "$SERVER[\"socket\"] == \"[::]:{port}\" {{\nserver.set-v6only = \"disable\"\nssl.engine = \"enable\"\n\
+             ssl.pemfile = \"{}\"\nssl.privkey = \"{}\"\nssl.openssl.ssl-conf-cmd = ({commands})",
+            pki.server_chain(setup.certificate).display(),
+            pki.server_key(setup.certificate).display(),
+        )?;
+        if setup.client_auth {
+            writeln!(
+                text,
+                "ssl.ca-file = \"{}\"\nssl.verifyclient.activate = \"enable\"\nssl.verifyclient.enforce = \"enable\"",
+                pki.root().display()
+            )?;
+        }
+        text.push_str("}\n");
+    }
+    let file = pki.directory().join("lighttpd.conf");
+    fs::write(&file, text)?;
+    let mut command = namespace.command("lighttpd");
+    command.args(["-D", "-f"]).arg(file);
     Ok(command)
 }
 
@@ -355,6 +486,9 @@ fn haproxy(namespace: &Namespace, pki: &Pki, listeners: &[&Listener]) -> Result<
         }
         if setup.proxy_protocol {
             text.push_str(" accept-proxy");
+        }
+        if setup.early_data {
+            text.push_str(" allow-0rtt");
         }
         for (option, value) in [("alpn", setup.alpn), ("ciphers", setup.ciphers), ("curves", setup.group)] {
             let _ = value.map(|value| write!(text, " {option} {value}"));

@@ -1,5 +1,7 @@
 //! What a server and a client are set up to do, in words that every stack can be told.
 
+use super::starttls::Protocol;
+
 /// A TLS version that both ends speak.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(super) enum Tls {
@@ -31,6 +33,8 @@ pub(super) enum ServerCertificate {
     LeafOnly,
     /// Issued by a root that nobody has.
     UnknownAuthority,
+    /// A client's.
+    WrongPurpose,
 }
 
 impl ServerCertificate {
@@ -42,6 +46,7 @@ impl ServerCertificate {
         Self::SelfSigned,
         Self::LeafOnly,
         Self::UnknownAuthority,
+        Self::WrongPurpose,
     ];
 
     pub(super) const fn as_str(self) -> &'static str {
@@ -53,7 +58,13 @@ impl ServerCertificate {
             Self::SelfSigned => "self-signed",
             Self::LeafOnly => "leaf-only",
             Self::UnknownAuthority => "unknown-authority",
+            Self::WrongPurpose => "wrong-purpose",
         }
+    }
+
+    /// Without an intermediate, because it has none or because it is left out.
+    pub(super) const fn comes_alone(self) -> bool {
+        matches!(self, Self::SelfSigned | Self::LeafOnly | Self::UnknownAuthority)
     }
 }
 
@@ -63,16 +74,19 @@ pub(super) enum ClientCertificate {
     Good,
     Expired,
     Untrusted,
+    /// A server's.
+    WrongPurpose,
 }
 
 impl ClientCertificate {
-    pub(super) const ALL: &[Self] = &[Self::Good, Self::Expired, Self::Untrusted];
+    pub(super) const ALL: &[Self] = &[Self::Good, Self::Expired, Self::Untrusted, Self::WrongPurpose];
 
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Good => "good",
             Self::Expired => "expired",
             Self::Untrusted => "untrusted",
+            Self::WrongPurpose => "wrong-purpose",
         }
     }
 }
@@ -92,6 +106,8 @@ pub(super) struct ServerSetup {
     /// Refuses hellos for other names, and those without.
     pub(super) strict_name: bool,
     pub(super) proxy_protocol: bool,
+    /// Takes early data.
+    pub(super) early_data: bool,
 }
 
 impl ServerSetup {
@@ -104,6 +120,7 @@ impl ServerSetup {
         group: None,
         strict_name: false,
         proxy_protocol: false,
+        early_data: false,
     };
 }
 
@@ -114,13 +131,21 @@ pub(super) struct ClientSetup {
     /// Verifies the server's certificate, up to the root.
     pub(super) verifies: bool,
     pub(super) certificate: Option<ClientCertificate>,
+    /// Separated by commas.
     pub(super) alpn: Option<&'static str>,
     pub(super) ciphers: Option<&'static str>,
+    /// The only group, or groups, in OpenSSL's words.
     pub(super) group: Option<&'static str>,
     /// The only signature algorithms, in OpenSSL's words.
     pub(super) signatures: Option<&'static str>,
+    /// Says that it offers less than it could, since more had failed (RFC 7507).
+    pub(super) falls_back: bool,
     /// Sends a PROXY header first.
     pub(super) proxy_header: bool,
+    /// Sends an empty line as early data in a session that it resumes, if the session allows it.
+    pub(super) early_data: bool,
+    /// Begins with this in the clear.
+    pub(super) starttls: Option<Protocol>,
 }
 
 impl ClientSetup {
@@ -132,6 +157,9 @@ impl ClientSetup {
         ciphers: None,
         group: None,
         signatures: None,
+        falls_back: false,
         proxy_header: false,
+        early_data: false,
+        starttls: None,
     };
 }

@@ -11,6 +11,9 @@ import java.util.*;
 import javax.net.ssl.*;
 
 public final class Agent {
+    /** A context remembers sessions. */
+    private static final Map<String, SSLContext> SESSIONS = new HashMap<>();
+
     public static void main(String[] arguments) throws IOException {
         BufferedReader commands = new BufferedReader(new InputStreamReader(System.in));
         for (String line; (line = commands.readLine()) != null; ) {
@@ -64,8 +67,11 @@ public final class Agent {
     private static String connect(Map<String, String> options) throws Exception {
         try (Socket tcp = new Socket(options.get("address"), Integer.parseInt(options.get("port")))) {
             tcp.setSoTimeout(5000);
+            SSLContext tls = SESSIONS.get(options.get("session"));
+            if (tls == null) tls = context(options);
+            if (options.containsKey("session")) SESSIONS.put(options.get("session"), tls);
             SSLSocket stream =
-                (SSLSocket) context(options).getSocketFactory().createSocket(tcp, options.get("address"), 0, true);
+                (SSLSocket) tls.getSocketFactory().createSocket(tcp, options.get("address"), 0, true);
             restrict(stream, options);
             SSLParameters parameters = stream.getSSLParameters();
             String name = options.get("name");
@@ -82,7 +88,7 @@ public final class Agent {
         SSLParameters parameters = stream.getSSLParameters();
         parameters.setProtocols(
             Arrays.stream(options.get("versions").split(",")).map(v -> "TLSv" + v).toArray(String[]::new));
-        if (options.containsKey("alpn")) parameters.setApplicationProtocols(new String[] {options.get("alpn")});
+        if (options.containsKey("alpn")) parameters.setApplicationProtocols(options.get("alpn").split(","));
         if (options.containsKey("suites")) parameters.setCipherSuites(options.get("suites").split(","));
         stream.setSSLParameters(parameters);
     }

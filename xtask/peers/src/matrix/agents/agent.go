@@ -13,6 +13,8 @@ import (
 	"time"
 )
 
+var sessions = map[string]tls.ClientSessionCache{}
+
 var versions = map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}
 
 func config(options map[string]string) (*tls.Config, error) {
@@ -42,7 +44,7 @@ func config(options map[string]string) (*tls.Config, error) {
 		config.InsecureSkipVerify = true
 	}
 	if alpn, ok := options["alpn"]; ok {
-		config.NextProtos = []string{alpn}
+		config.NextProtos = strings.Split(alpn, ",")
 	}
 	return config, nil
 }
@@ -79,6 +81,12 @@ func connect(options map[string]string) error {
 	config, err := config(options)
 	if err != nil {
 		return err
+	}
+	if name, ok := options["session"]; ok {
+		if sessions[name] == nil {
+			sessions[name] = tls.NewLRUClientSessionCache(1)
+		}
+		config.ClientSessionCache = sessions[name]
 	}
 	dialer := &net.Dialer{Timeout: 5 * time.Second}
 	stream, err := tls.DialWithDialer(dialer, "tcp", net.JoinHostPort(options["address"], options["port"]), config)

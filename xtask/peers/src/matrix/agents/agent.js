@@ -4,6 +4,8 @@ const fs = require('fs');
 const readline = require('readline');
 const tls = require('tls');
 
+const sessions = new Map();
+
 function settings(options) {
     const versions = options.versions.split(',');
     const settings = { minVersion: `TLSv${versions[0]}`, maxVersion: `TLSv${versions.at(-1)}` };
@@ -12,7 +14,7 @@ function settings(options) {
         settings.key = fs.readFileSync(options.key);
     }
     if (options.authority) settings.ca = fs.readFileSync(options.authority);
-    if (options.alpn) settings.ALPNProtocols = [options.alpn];
+    if (options.alpn) settings.ALPNProtocols = options.alpn.split(',');
     if (options.ciphers) settings.ciphers = options.ciphers;
     return settings;
 }
@@ -35,7 +37,9 @@ function connect(options, reply) {
         port: options.port,
         servername: options.name || '',
         rejectUnauthorized: options.authority !== undefined,
+        session: sessions.get(options.session),
     });
+    if (options.session) stream.on('session', (session) => sessions.set(options.session, session));
     let outcome = 'done';
     stream.setTimeout(5000, () => stream.destroy());
     stream.on('secureConnect', () => stream.write('GET / HTTP/1.0\r\n\r\n'));

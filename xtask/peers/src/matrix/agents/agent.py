@@ -4,6 +4,8 @@ import ssl
 import sys
 import threading
 
+# By name: the context that made the first connection, and its session.
+SESSIONS = {}
 VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
@@ -16,7 +18,7 @@ def context(side, options):
     if "authority" in options:
         tls.load_verify_locations(options["authority"])
     if "alpn" in options:
-        tls.set_alpn_protocols([options["alpn"]])
+        tls.set_alpn_protocols(options["alpn"].split(","))
     if "ciphers" in options:
         tls.set_ciphers(options["ciphers"])
     return tls
@@ -48,17 +50,20 @@ def listen(options):
 
 
 def connect(options):
-    tls = context(ssl.PROTOCOL_TLS_CLIENT, options)
+    name = options.get("session")
+    tls, session = SESSIONS.get(name) or (context(ssl.PROTOCOL_TLS_CLIENT, options), None)
     tls.check_hostname = False
     if "authority" in options:
         tls.check_hostname = "name" in options
     else:
         tls.verify_mode = ssl.CERT_NONE
     with socket.create_connection((options["address"], int(options["port"])), timeout=5) as tcp:
-        with tls.wrap_socket(tcp, server_hostname=options.get("name")) as stream:
+        with tls.wrap_socket(tcp, server_hostname=options.get("name"), session=session) as stream:
             stream.sendall(b"GET / HTTP/1.0\r\n\r\n")
             while stream.recv(4096):
                 pass
+            if name:
+                SESSIONS[name] = tls, stream.session
     return "done"
 
 

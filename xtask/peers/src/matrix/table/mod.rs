@@ -3,11 +3,14 @@
 //! Expectations follow the protocol and what a stack is known to put on the wire, never what tlstrace happens to say. Where
 //! the wire allows several causes, a less specific verdict is listed as right too; a different cause never is.
 
-use super::Expected;
+mod hellos;
+mod sessions;
+
 use super::agent::Language;
 use super::clients::Client;
 use super::servers::Server;
 use super::setup::{ClientCertificate, ClientSetup, ServerCertificate, ServerSetup, Tls};
+use super::{Expected, Shown};
 
 /// One cause, for every pair of these servers and clients, and each of these versions.
 pub(super) struct Row {
@@ -18,8 +21,12 @@ pub(super) struct Row {
     /// Replaces the clients in a wide run.
     pub(super) wide: &'static [Client],
     pub(super) client: ClientSetup,
+    /// What the client does before, accepted: the first connection gives it the session that later ones resume.
+    pub(super) sessions: &'static [ClientSetup],
     /// What the client offers.
     pub(super) tls: &'static [Tls],
+    /// What the handshake must have been like, so that it is the one that the row is about; `None`: any.
+    pub(super) shows: Option<&'static [Shown]>,
     /// On the first connection to the listener.
     pub(super) cold: Expected,
     /// After the listener has accepted others; `None` where it accepts nobody.
@@ -34,7 +41,9 @@ impl Row {
         clients: &[Client::OpenSsl],
         wide: &[],
         client: ClientSetup::DEFAULT,
+        sessions: &[],
         tls: Tls::ALL,
+        shows: None,
         cold: super::ACCEPTED,
         warm: None,
     };
@@ -44,12 +53,15 @@ const PYTHON: Language = Language::Python;
 const NODE: Language = Language::Node;
 const JAVA: Language = Language::Java;
 const GO: Language = Language::Go;
+const CHROME: Language = Language::Chrome;
 
 /// Servers that terminate TLS.
 const SERVERS: &[Server] = &[
     Server::OpenSsl,
     Server::Rustls,
     Server::Nginx,
+    Server::Apache,
+    Server::Lighttpd,
     Server::Haproxy,
     Server::GnuTls,
     Server::Stunnel,
@@ -72,6 +84,7 @@ const CLIENTS: &[Client] = &[
     Client::Agent(NODE),
     Client::Agent(JAVA),
     Client::Agent(GO),
+    Client::Agent(CHROME),
 ];
 
 /// The version of rows that make no difference between them.
@@ -118,11 +131,11 @@ const TALKS_13: &[Client] = &[Client::OpenSsl, Client::Agent(PYTHON)];
 /// Clients that say it under TLS 1.3 in a record that only the server can read.
 const ENCRYPTS_13: &[Client] = &[Client::Rustls, Client::Agent(JAVA), Client::Agent(GO), Client::GnuTls];
 /// Clients that complete a TLS 1.2 handshake and then close.
-const CLOSES_LATE: &[Client] = &[Client::Agent(NODE), Client::Wget];
+const CLOSES_LATE: &[Client] = &[Client::Agent(NODE), Client::Wget, Client::Agent(CHROME)];
 /// Closes without a word in TLS 1.3.
 const NODE_CLIENT: &[Client] = &[Client::Agent(NODE)];
-/// Completes that too.
-const WGET_CLIENT: &[Client] = &[Client::Wget];
+/// Clients that complete that too.
+const CLOSES_LATE_13: &[Client] = &[Client::Wget, Client::Agent(CHROME)];
 const NSS_CLIENT: &[Client] = &[Client::Nss];
 
 /// A certificate that clients refuse, and what each way of refusing it allows to conclude.
@@ -191,7 +204,7 @@ macro_rules! refused_by_client {
             refused(
                 $cause,
                 ServerCertificate::$certificate,
-                WGET_CLIENT,
+                CLOSES_LATE_13,
                 V13,
                 by_client(LATE),
                 by_client($silent),
@@ -252,6 +265,7 @@ pub(super) const TABLES: &[&[Row]] = &[
         told & ["server_certificate_rejected"],
         silent & ["hostname_mismatch"],
     ),
+    WRONG_PURPOSE,
     CURL_REFUSALS,
     LATE_REFUSALS,
     CLIENT_CERTIFICATES,
@@ -259,6 +273,55 @@ pub(super) const TABLES: &[&[Row]] = &[
     NAMES,
     NOT_TLS,
     NO_ANSWER,
+    sessions::ROWS,
+    hellos::ROWS,
+];
+
+const PURPOSE: &[&str] = &["server_certificate_unsupported"];
+const PURPOSE_OR_SILENT: &[&str] =
+    &["server_certificate_unsupported", "server_certificate_rejected", "client_closed_after_handshake"];
+/// A certificate for clients, on a server. wget takes it.
+const WRONG_PURPOSE: &[Row] = &[
+    refused(
+        "wrong purpose",
+        ServerCertificate::WrongPurpose,
+        TALKS_12,
+        V12,
+        is(PURPOSE, &["server"], "client", "alert"),
+        is(PURPOSE, &["server"], "client", "alert"),
+    ),
+    refused(
+        "wrong purpose",
+        ServerCertificate::WrongPurpose,
+        TALKS_13,
+        V13,
+        is(PURPOSE, &["server"], "client", "alert"),
+        is(PURPOSE, &["server"], "client", "alert"),
+    ),
+    refused(
+        "wrong purpose",
+        ServerCertificate::WrongPurpose,
+        ENCRYPTS_13,
+        V13,
+        is(REJECTED, &[], "client", "alert"),
+        is(PURPOSE_OR_SILENT, &[], "client", "alert"),
+    ),
+    refused(
+        "wrong purpose",
+        ServerCertificate::WrongPurpose,
+        NODE_CLIENT,
+        V13,
+        is(REJECTED, &[], "client", "close"),
+        is(PURPOSE_OR_SILENT, &[], "client", "close"),
+    ),
+    refused(
+        "wrong purpose",
+        ServerCertificate::WrongPurpose,
+        &[Client::Agent(NODE), Client::Agent(CHROME)],
+        V12,
+        by_client(PURPOSE),
+        by_client(PURPOSE),
+    ),
 ];
 
 /// curl speaks as OpenSSL does, but checks the name only after the handshake.
@@ -345,6 +408,8 @@ const ACCEPTED: &[Row] = &[
             Server::OpenSsl,
             Server::Rustls,
             Server::Nginx,
+            Server::Apache,
+            Server::Lighttpd,
             Server::Haproxy,
             Server::Stunnel,
             Server::Envoy,
@@ -360,6 +425,7 @@ const ACCEPTED: &[Row] = &[
             Client::Agent(GO),
         ],
         tls: V13,
+        shows: Some(&[Shown::HelloRetry]),
         ..Row::DEFAULT
     },
     Row {
@@ -377,6 +443,8 @@ const WANTS_CLIENTS: ServerSetup = ServerSetup { client_auth: true, ..ServerSetu
 const REFUSES_CLIENTS: &[Server] = &[
     Server::OpenSsl,
     Server::Rustls,
+    Server::Apache,
+    Server::Lighttpd,
     Server::Haproxy,
     Server::GnuTls,
     Server::Stunnel,
@@ -386,9 +454,25 @@ const REFUSES_CLIENTS: &[Server] = &[
     Server::Agent(GO),
     Server::Envoy,
 ];
+/// Those that ask what a client's certificate is for. gnutls-serv does not.
+const ASKS_FOR_PURPOSE: &[Server] = &[
+    Server::OpenSsl,
+    Server::Rustls,
+    Server::Apache,
+    Server::Lighttpd,
+    Server::Haproxy,
+    Server::Stunnel,
+    Server::Nss,
+    Server::Agent(PYTHON),
+    Server::Agent(JAVA),
+    Server::Agent(GO),
+    Server::Envoy,
+];
 const MISSING: &[&str] = &["client_certificate_missing"];
+const MISSING_OR_NOT: &[&str] = &["client_certificate_missing", "ok"];
 const UNTRUSTED: &[&str] = &["client_certificate_untrusted"];
 const CLIENT_EXPIRED: &[&str] = &["client_certificate_expired"];
+const CLIENT_UNSUPPORTED: &[&str] = &["client_certificate_unsupported"];
 const CLIENT_REJECTED: &[&str] = &["client_certificate_rejected"];
 const PRESENTS: &[Client] = &[
     Client::OpenSsl,
@@ -431,9 +515,28 @@ const CLIENT_CERTIFICATES: &[Row] = &[
         servers: &[Server::Nginx],
         server: WANTS_CLIENTS,
         clients: &[Client::OpenSsl, Client::Agent(JAVA)],
-        wide: PRESENTS,
+        wide: &[
+            Client::OpenSsl,
+            Client::Rustls,
+            Client::Agent(PYTHON),
+            Client::GnuTls,
+            Client::Agent(JAVA),
+            Client::Agent(NODE),
+        ],
         cold: Expected { verdicts: MISSING, blame: &["client"], ended_by: None },
         warm: Some(Expected { verdicts: MISSING, blame: &["client"], ended_by: None }),
+        ..Row::DEFAULT
+    },
+    // curl knows from the answer's length that it has all of it, and may close before nginx has. What is left does not
+    // differ from a page for somebody whose certificate was optional.
+    Row {
+        cause: "no client certificate, status 400",
+        servers: &[Server::Nginx],
+        server: WANTS_CLIENTS,
+        clients: &[],
+        wide: &[Client::Curl, Client::Agent(CHROME)],
+        cold: Expected { verdicts: MISSING_OR_NOT, blame: &[], ended_by: None },
+        warm: Some(Expected { verdicts: MISSING_OR_NOT, blame: &[], ended_by: None }),
         ..Row::DEFAULT
     },
     Row {
@@ -446,6 +549,7 @@ const CLIENT_CERTIFICATES: &[Row] = &[
         tls: V12,
         cold: is(UNTRUSTED, &["config"], "server", "alert"),
         warm: Some(is(UNTRUSTED, &["config"], "server", "alert")),
+        ..Row::DEFAULT
     },
     Row {
         cause: "untrusted client certificate",
@@ -457,6 +561,7 @@ const CLIENT_CERTIFICATES: &[Row] = &[
         tls: V13,
         cold: is(CLIENT_REJECTED, &[], "server", "alert"),
         warm: Some(is(CLIENT_REJECTED, &[], "server", "alert")),
+        ..Row::DEFAULT
     },
     Row {
         cause: "expired client certificate",
@@ -468,6 +573,7 @@ const CLIENT_CERTIFICATES: &[Row] = &[
         tls: V12,
         cold: is(CLIENT_EXPIRED, &["client"], "server", "alert"),
         warm: Some(is(CLIENT_EXPIRED, &["client"], "server", "alert")),
+        ..Row::DEFAULT
     },
     Row {
         cause: "expired client certificate",
@@ -479,6 +585,31 @@ const CLIENT_CERTIFICATES: &[Row] = &[
         tls: V13,
         cold: is(CLIENT_REJECTED, &[], "server", "alert"),
         warm: Some(is(CLIENT_REJECTED, &[], "server", "alert")),
+        ..Row::DEFAULT
+    },
+    Row {
+        cause: "client certificate for another purpose",
+        servers: ASKS_FOR_PURPOSE,
+        server: WANTS_CLIENTS,
+        clients: &[Client::Curl],
+        wide: &[Client::OpenSsl, Client::Curl, Client::Rustls],
+        client: client_presents(ClientCertificate::WrongPurpose),
+        tls: V12,
+        cold: is(CLIENT_UNSUPPORTED, &["client"], "server", "alert"),
+        warm: Some(is(CLIENT_UNSUPPORTED, &["client"], "server", "alert")),
+        ..Row::DEFAULT
+    },
+    Row {
+        cause: "client certificate for another purpose",
+        servers: ASKS_FOR_PURPOSE,
+        server: WANTS_CLIENTS,
+        clients: &[Client::Curl],
+        wide: &[Client::OpenSsl, Client::Curl, Client::Rustls],
+        client: client_presents(ClientCertificate::WrongPurpose),
+        tls: V13,
+        cold: is(CLIENT_REJECTED, &[], "server", "alert"),
+        warm: Some(is(CLIENT_REJECTED, &[], "server", "alert")),
+        ..Row::DEFAULT
     },
 ];
 
@@ -513,10 +644,68 @@ const NEGOTIATION: &[Row] = &[
         servers: SERVERS,
         server: ServerSetup { versions: V12, ..ServerSetup::DEFAULT },
         clients: &[Client::Curl],
-        wide: &[Client::OpenSsl, Client::Curl, Client::Agent(PYTHON), Client::GnuTls, Client::Rustls],
+        wide: &[Client::OpenSsl, Client::Curl, Client::Agent(PYTHON), Client::GnuTls],
         tls: V13,
         cold: is(VERSIONS_COLD, &["config"], "server", "alert"),
         warm: Some(is(VERSIONS, &["config"], "server", "alert")),
+        ..Row::DEFAULT
+    },
+    // rustls offers suites of TLS 1.2 with TLS 1.3 alone, too. A server that knows `supported_versions` sees that none is
+    // common (RFC 8446 §4.2.1).
+    Row {
+        cause: "server only TLS 1.2",
+        servers: &[Server::OpenSsl, Server::Rustls, Server::Nginx, Server::Haproxy],
+        server: ServerSetup { versions: V12, ..ServerSetup::DEFAULT },
+        clients: &[Client::Rustls],
+        tls: V13,
+        cold: is(VERSIONS_COLD, &["config"], "server", "alert"),
+        warm: Some(is(VERSIONS, &["config"], "server", "alert")),
+        ..Row::DEFAULT
+    },
+    // With TLS 1.3 turned off, GnuTLS is a server from before that extension: it goes by legacy_version, which is 1.2, and
+    // leaves it to the client to refuse its ServerHello (RFC 8446 §4.1.3).
+    Row {
+        cause: "server only TLS 1.2",
+        servers: &[Server::GnuTls],
+        server: ServerSetup { versions: V12, ..ServerSetup::DEFAULT },
+        clients: &[Client::Rustls],
+        tls: V13,
+        cold: is(VERSIONS, &["config"], "client", "alert"),
+        warm: Some(is(VERSIONS, &["config"], "client", "alert")),
+        ..Row::DEFAULT
+    },
+    Row {
+        cause: "needless fallback",
+        servers: &[
+            Server::OpenSsl,
+            Server::Nginx,
+            Server::Apache,
+            Server::Lighttpd,
+            Server::Haproxy,
+            Server::GnuTls,
+            Server::Stunnel,
+            Server::Nss,
+            Server::Agent(PYTHON),
+            Server::Agent(NODE),
+            Server::Agent(GO),
+            Server::Envoy,
+        ],
+        clients: &[Client::OpenSsl],
+        client: ClientSetup { falls_back: true, ..ClientSetup::DEFAULT },
+        tls: V12,
+        cold: is(&["inappropriate_fallback"], &["client"], "server", "alert"),
+        warm: Some(is(&["inappropriate_fallback"], &["client"], "server", "alert")),
+        ..Row::DEFAULT
+    },
+    // Servers that do not know RFC 7507. They mark what they select (RFC 8446 §4.1.3), and OpenSSL sees the mark.
+    Row {
+        cause: "needless fallback",
+        servers: &[Server::Rustls, Server::Agent(JAVA)],
+        clients: &[Client::OpenSsl],
+        client: ClientSetup { falls_back: true, ..ClientSetup::DEFAULT },
+        tls: V12,
+        cold: is(&["downgrade_detected"], &["client"], "client", "alert"),
+        warm: Some(is(&["downgrade_detected"], &["client"], "client", "alert")),
         ..Row::DEFAULT
     },
     Row {
@@ -525,6 +714,8 @@ const NEGOTIATION: &[Row] = &[
             Server::OpenSsl,
             Server::Rustls,
             Server::Nginx,
+            Server::Apache,
+            Server::Lighttpd,
             Server::Haproxy,
             Server::GnuTls,
             Server::Stunnel,
@@ -550,6 +741,8 @@ const NEGOTIATION: &[Row] = &[
             Server::OpenSsl,
             Server::Rustls,
             Server::Nginx,
+            Server::Apache,
+            Server::Lighttpd,
             Server::Haproxy,
             Server::GnuTls,
             Server::Stunnel,
@@ -569,6 +762,8 @@ const NEGOTIATION: &[Row] = &[
             Server::OpenSsl,
             Server::Rustls,
             Server::Nginx,
+            Server::Apache,
+            Server::Lighttpd,
             Server::Haproxy,
             Server::Stunnel,
             Server::Envoy,
