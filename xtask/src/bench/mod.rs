@@ -3,6 +3,7 @@
 
 mod decode;
 mod kernel;
+mod live;
 mod replay;
 mod table;
 
@@ -33,6 +34,7 @@ enum Bench {
     Decode(decode::Args),
     /// Nanoseconds per packet of the BPF programs (needs root)
     Kernel,
+    Live(live::Args),
     Replay(replay::Args),
 }
 
@@ -43,14 +45,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let tables = match &args.bench {
         Some(Bench::Decode(args)) => vec![decode::run(args)?],
         Some(Bench::Kernel) => vec![kernel::run()?],
+        Some(Bench::Live(args)) => live::run(args)?,
         Some(Bench::Replay(args)) => vec![replay::run(args)?],
         None => {
             let mut tables =
                 vec![decode::run(&decode::Args::default())?, replay::run(&replay::Args::default())?];
             if Uid::effective().is_root() {
                 tables.push(kernel::run()?);
+                tables.extend(live::run(&live::Args::default())?);
             } else {
-                writeln!(io::stderr(), "the BPF programs are not measured: only root may load them")?;
+                writeln!(io::stderr(), "nothing live is measured: only root may load BPF programs")?;
             }
             tables
         }
