@@ -210,6 +210,9 @@ impl Bench {
             return Ok(());
         };
         let outcome = self.watch(program, Task::Handshakes, &self.handshake, None, tables)?;
+        if let Some(totals) = outcome.report.totals.as_ref().filter(|_| outcome.lost() > 0.0) {
+            tables.unpaced.remark(format!("{} of {}: {totals}", program.name(), outcome.made.connections));
+        }
         let share = program.prints().then(|| 100.0 * outcome.lost() / to_f64(outcome.made.connections));
         let cpu = outcome.per_handshake(outcome.cpu);
         let [memory, grown] = outcome.memory();

@@ -326,7 +326,8 @@ impl Observer {
         let dropped = said
             .lines()
             .find_map(|line| line.strip_suffix(" packets dropped by kernel")?.trim().parse().ok());
-        Ok(Report { seen: self.seen.load(Ordering::Relaxed), lines, dropped })
+        let totals = said.lines().find(|line| line.contains(" events; ")).map(ToOwned::to_owned);
+        Ok(Report { seen: self.seen.load(Ordering::Relaxed), lines, dropped, totals })
     }
 }
 
@@ -349,6 +350,8 @@ pub(super) struct Report {
     pub(super) lines: Vec<(Connection, Instant)>,
     /// Packets that it says it did not get.
     pub(super) dropped: Option<u64>,
+    /// What tlstrace says that it got and lost.
+    pub(super) totals: Option<String>,
 }
 
 /// Reads lines until the program ends.
