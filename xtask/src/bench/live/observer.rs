@@ -361,19 +361,19 @@ fn read(program: Program, stream: impl Read, seen: &AtomicU64) -> Vec<(Connectio
     let (mut known, mut lines) = (HashSet::new(), Vec::new());
     while reader.read_until(b'\n', &mut line).is_ok_and(|len| len > 0) {
         let sight = std::str::from_utf8(&line).ok().and_then(|line| program.sight(line.trim_end()));
-        match sight {
-            None => {}
-            Some(Sight::Of) => {
-                seen.fetch_add(1, Ordering::Relaxed);
-            }
+        let is_new = match sight {
+            None => false,
+            Some(Sight::Of) => true,
             Some(Sight::On(connection)) => {
                 // A later line on the same connection says more about it.
-                if known.insert(connection) {
+                let is_new = known.insert(connection);
+                if is_new {
                     lines.push((connection, now()));
-                    seen.fetch_add(1, Ordering::Relaxed);
                 }
+                is_new
             }
-        }
+        };
+        seen.fetch_add(u64::from(is_new), Ordering::Relaxed);
         line.clear();
     }
     lines
