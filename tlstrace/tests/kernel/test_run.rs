@@ -10,8 +10,8 @@ use tlstrace_common::skip::Counter;
 use tlstrace_common::symbols;
 
 use crate::frame::{
-    ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, Frame, GRE, HANDSHAKE, Network, UDP, client_hello, message,
-    record, server_hello,
+    ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, Frame, GRE, HANDSHAKE, Network, TCP, UDP, client_hello,
+    message, record, server_hello,
 };
 use crate::harness::{Connection, Programs};
 
@@ -740,6 +740,63 @@ fn what_does_not_fit_into_the_ring_is_counted_exactly_and_the_flow_says_so() {
     assert!(events[0].has_note(Notes::LOSS_BEFORE));
     let events = connection.client_sends(&client_hello(100));
     assert!(!events[0].has_note(Notes::LOSS_BEFORE));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_flood_of_syns_evicts_no_handshake_in_progress() {
+    const FLOOD: u32 = 200_000;
+    const HANDSHAKES: u16 = 1000;
+    let mut programs = Programs::load();
+    let (hello, answer) = (client_hello(300), server_hello(90));
+    let client =
+        |handshake| Frame { source_port: 10_000 + handshake, sequence: 7, ..Frame::new(Network::v4()) };
+    for handshake in 0..HANDSHAKES {
+        let client = client(handshake);
+        programs.run(&Frame { flags: TcpFlags::SYN, ..client.clone() });
+        let server = Frame { flags: TcpFlags::SYN | TcpFlags::ACK, acknowledgement: 8, ..client.swapped() };
+        programs.run(&server);
+        let segment =
+            Frame { sequence: 8, acknowledgement: 8, flags: TcpFlags::ACK, payload: hello.clone(), ..client };
+        assert_eq!(programs.run(&segment)[0].whole(), hello);
+    }
+
+    let mut reported = 0;
+    for number in 0..FLOOD {
+        let [_, a, b, c] = number.to_be_bytes();
+        let network = Network::V4 {
+            source: [198, a, b, c],
+            destination: [10, 0, 0, 2],
+            options: Vec::new(),
+            fragment: 0x4000,
+            protocol: TCP,
+        };
+        let syn = Frame { sequence: number, flags: TcpFlags::SYN, ..Frame::new(network) };
+        programs.pass(symbols::PROGRAM_IN, &syn.bytes());
+        if number % 1000 == 999 {
+            reported += programs.events().len();
+        }
+    }
+    // None was left out: the flood is what the programs take it for.
+    assert_eq!(u32::try_from(reported), Ok(FLOOD), "{:?}", programs.counts());
+
+    let in_order = |handshake| {
+        let server = client(handshake).swapped();
+        let len = u32::try_from(hello.len()).unwrap();
+        Frame {
+            sequence: 8,
+            acknowledgement: 8 + len,
+            flags: TcpFlags::ACK,
+            payload: answer.clone(),
+            ..server
+        }
+    };
+    for handshake in 0..HANDSHAKES {
+        let events = programs.run(&in_order(handshake));
+        let [event] = &events[..] else { panic!("{handshake}: {:?}", programs.counts()) };
+        assert_eq!((event.whole(), event.header.notes), (&answer[..], 0), "{handshake}");
+    }
+    assert_eq!(programs.count(Counter::FlowsFollowed), u64::from(HANDSHAKES));
 }
 
 #[test]

@@ -21,7 +21,15 @@ use tlstrace_peers::{Family, Namespace, Pair, Service, foreign};
 
 use super::table::Table;
 
-pub(super) fn run() -> Result<Table> {
+/// Nanoseconds per packet of the BPF programs (needs root).
+#[derive(Default, clap::Args)]
+pub(super) struct Args {
+    /// Only how the cost grows with the number of flows and of listeners.
+    #[arg(long)]
+    scale: bool,
+}
+
+pub(super) fn run(args: &Args) -> Result<Table> {
     let mut table = Table::new("BPF programs, ns per packet", &["above an empty program", "empty program"]);
     let mut ours = Program::load(&fs::read(crate::ebpf::object()?)?, symbols::PROGRAM_IN)?;
     // The measure for programs that do something.
@@ -33,12 +41,16 @@ pub(super) fn run() -> Result<Table> {
         let nanos = |time: Duration| vec![time.as_secs_f64() * 1e9];
         table.push(case, vec![nanos(ours.saturating_sub(empty)), nanos(empty)]);
     };
-    for (flows, known) in [(0, ""), (KNOWN_FLOWS, ", 65,536 flows known")] {
-        ours.fill(flows)?;
+    let crowds = if args.scale { SCALE } else { &[NOBODY, FULL] };
+    for crowd in crowds {
+        ours.fill(crowd)?;
         for case in Case::ALL {
             let floor = empty.minimum(case)?;
-            push(format!("{}{known}", case.name()), ours.minimum(case)?, floor);
+            push(format!("{}{}", case.name(), crowd.name), ours.minimum(case)?, floor);
         }
+    }
+    if args.scale {
+        return Ok(table);
     }
     for (hook, attach_type) in [("ingress", TcAttachType::Ingress), ("egress", TcAttachType::Egress)] {
         let times = veth(&mut [&mut empty, &mut touching, &mut ours], attach_type)?;
@@ -58,8 +70,23 @@ pub(super) fn run() -> Result<Table> {
     Ok(table)
 }
 
-/// How many flows the table holds.
-const KNOWN_FLOWS: u32 = 65_536;
+/// Flows that are known while others are measured, and the listeners that they have gone to.
+struct Crowd {
+    flows: u32,
+    listeners: u16,
+    name: &'static str,
+}
+
+const NOBODY: Crowd = Crowd { flows: 0, listeners: 1, name: "" };
+/// As many as the table holds.
+const FULL: Crowd = Crowd { flows: 65_536, listeners: 1, name: ", 65,536 flows known" };
+const SCALE: &[Crowd] = &[
+    NOBODY,
+    Crowd { flows: 1024, listeners: 1, name: ", 1,024 flows known" },
+    Crowd { flows: 16_384, listeners: 1, name: ", 16,384 flows known" },
+    FULL,
+    Crowd { flows: 65_536, listeners: 4096, name: ", 65,536 flows known, of 4,096 listeners" },
+];
 const MTU: &str = "1500";
 
 /// What a packet may be to the program.
@@ -120,6 +147,8 @@ const ESTABLISHED: u32 = 1;
 const IN_HANDSHAKE: u32 = 2;
 const OPENING: u32 = 3;
 const ETHERNET_LEN: usize = 14;
+/// Where a frame of `segment` has it.
+const DESTINATION_PORT: usize = ETHERNET_LEN + 20 + 2;
 
 /// A loaded program, and what it was loaded with.
 struct Program {
@@ -187,13 +216,19 @@ impl Program {
         Ok(minimum)
     }
 
-    /// Makes the program follow so many flows, which are then reset: known, but not in a handshake.
-    fn fill(&mut self, flows: u32) -> Result<()> {
-        for flow in 1000..1000 + flows {
-            self.pass(&segment(flow, TcpFlags::SYN, 0, 0, &[]), 1)?;
-            let hello = client_hello();
-            self.pass(&segment(flow, TcpFlags::ACK, 1, 1, &hello), 1)?;
-            self.pass(&segment(flow, TcpFlags::RST, 1 + u32::try_from(hello.len())?, 0, &[]), 1)?;
+    /// Makes the program follow flows, which are then reset: known, but not in a handshake.
+    fn fill(&mut self, crowd: &Crowd) -> Result<()> {
+        let hello = client_hello();
+        let end = 1 + u32::try_from(hello.len())?;
+        for flow in 0..crowd.flows {
+            let listener = 443 + u16::try_from(flow % u32::from(crowd.listeners))?;
+            for (flags, sequence, acknowledgement, payload) in
+                [(TcpFlags::SYN, 0, 0, &[][..]), (TcpFlags::ACK, 1, 1, &hello), (TcpFlags::RST, end, 0, &[])]
+            {
+                let mut frame = segment(1000 + flow, flags, sequence, acknowledgement, payload);
+                frame[DESTINATION_PORT..DESTINATION_PORT + 2].copy_from_slice(&listener.to_be_bytes());
+                self.pass(&frame, 1)?;
+            }
             self.drain()?;
         }
         Ok(())

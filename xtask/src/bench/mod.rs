@@ -3,6 +3,7 @@
 
 mod decode;
 mod kernel;
+mod live;
 mod replay;
 mod table;
 
@@ -31,8 +32,8 @@ pub(crate) struct Args {
 #[derive(clap::Subcommand)]
 enum Bench {
     Decode(decode::Args),
-    /// Nanoseconds per packet of the BPF programs (needs root)
-    Kernel,
+    Kernel(kernel::Args),
+    Live(live::Args),
     Replay(replay::Args),
 }
 
@@ -42,15 +43,17 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let tables = match &args.bench {
         Some(Bench::Decode(args)) => vec![decode::run(args)?],
-        Some(Bench::Kernel) => vec![kernel::run()?],
+        Some(Bench::Kernel(args)) => vec![kernel::run(args)?],
+        Some(Bench::Live(args)) => live::run(args)?,
         Some(Bench::Replay(args)) => vec![replay::run(args)?],
         None => {
             let mut tables =
                 vec![decode::run(&decode::Args::default())?, replay::run(&replay::Args::default())?];
             if Uid::effective().is_root() {
-                tables.push(kernel::run()?);
+                tables.push(kernel::run(&kernel::Args::default())?);
+                tables.extend(live::run(&live::Args::default())?);
             } else {
-                writeln!(io::stderr(), "the BPF programs are not measured: only root may load them")?;
+                writeln!(io::stderr(), "nothing live is measured: only root may load BPF programs")?;
             }
             tables
         }

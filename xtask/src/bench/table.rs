@@ -28,6 +28,21 @@ impl Table {
         self.rows.push(Row { case: case.into(), figures });
     }
 
+    /// Adds a round's value of each column to a case, which is a new one or has earlier rounds' already.
+    pub(super) fn add(&mut self, case: impl Into<String>, values: &[Option<f64>]) {
+        let case = case.into();
+        let known = self.rows.iter().position(|row| row.case == case);
+        let at = known.unwrap_or_else(|| {
+            self.push(case, vec![Vec::new(); self.columns.len()]);
+            self.rows.len() - 1
+        });
+        if let Some(row) = self.rows.get_mut(at) {
+            for (figures, value) in row.figures.iter_mut().zip(values) {
+                figures.extend(value);
+            }
+        }
+    }
+
     /// Adds a line of text beneath the table.
     pub(super) fn remark(&mut self, remark: impl Into<String>) {
         self.remarks.push(remark.into());
@@ -56,7 +71,7 @@ impl fmt::Display for Table {
         let first = names.chain([self.title.len()]).max().unwrap_or_default();
         let width = |column: usize| {
             let cells = cells.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
-            cells.chain(self.columns.get(column).map(|name| name.len())).max().unwrap_or_default()
+            cells.chain(self.columns.get(column).map(|name| name.chars().count())).max().unwrap_or_default()
         };
         write!(f, "{:first$}", self.title)?;
         for (column, name) in self.columns.iter().enumerate() {
