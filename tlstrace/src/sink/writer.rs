@@ -280,7 +280,10 @@ impl SerializeStruct for Fields<'_> {
     type Ok = ();
     type Error = Error;
 
-    // Where it is inlined, the name's length is known, and copying it is a store or two.
+    #[expect(
+        clippy::inline_always,
+        reason = "where the name's length is known, copying it is a store or two"
+    )]
     #[inline(always)]
     fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), Error> {
         self.out.reserve(name.len() + 4);
