@@ -27,7 +27,6 @@ pub(super) enum Program {
     Tlstrace,
     Tcpdump,
     Tshark,
-    Suricata,
     Ssldump,
 }
 
@@ -43,15 +42,13 @@ pub(super) enum Task {
 }
 
 impl Program {
-    pub(super) const ALL: [Self; 5] =
-        [Self::Tlstrace, Self::Tcpdump, Self::Tshark, Self::Suricata, Self::Ssldump];
+    pub(super) const ALL: [Self; 4] = [Self::Tlstrace, Self::Tcpdump, Self::Tshark, Self::Ssldump];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Tlstrace => "tlstrace",
             Self::Tcpdump => "tcpdump",
             Self::Tshark => "tshark",
-            Self::Suricata => "suricata",
             Self::Ssldump => "ssldump",
         }
     }
@@ -105,7 +102,6 @@ impl Program {
                 "-e",
                 "tcp.dstport",
             ],
-            (Self::Suricata, Task::Handshakes | Task::Accepted) => &["-k", "none", "--af-packet"],
             (Self::Ssldump, Task::Handshakes) => &["-n", "-A", "-i", Pair::SERVER_INTERFACE, "tcp port 443"],
             _ => return None,
         })
@@ -145,10 +141,6 @@ impl Program {
                 Some((server, client)) => on(client.trim_end(), server),
                 None => line.trim_start().starts_with("\"tls.handshake.type\": \"2\"").then_some(Sight::Of),
             },
-            Self::Suricata => {
-                line.contains("\"event_type\":\"tls\"").then_some(())?;
-                on(between(line, "\"src_port\":", ",")?, between(line, "\"dest_ip\":\"", "\"")?)
-            }
             Self::Ssldump => (line.trim() == "ServerHello").then_some(Sight::Of),
         }
     }
@@ -178,8 +170,6 @@ pub(super) struct Observer {
     seen: Arc<AtomicU64>,
     lines: Option<JoinHandle<Vec<(Connection, Instant)>>>,
     said: Option<JoinHandle<String>>,
-    /// Where it keeps its files.
-    directory: Option<PathBuf>,
 }
 
 /// Until a program is attached, and until it has ended.
@@ -201,7 +191,6 @@ impl Observer {
         let arguments = program.arguments(task).with_context(|| format!("{program:?} cannot do {task:?}"))?;
         let mut command = namespace.command(path);
         command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let directory = if program == Program::Suricata { Some(suricata(&mut command)?) } else { None };
         let start = now();
         let mut child = command.spawn().with_context(|| format!("cannot run {}", program.name()))?;
         let stdout = child.stdout.take().context("stdout is piped")?;
@@ -211,15 +200,8 @@ impl Observer {
             let seen = Arc::clone(&seen);
             move || read(program, stdout, &seen)
         });
-        let mut observer = Self {
-            program,
-            child,
-            started_in: Duration::ZERO,
-            seen,
-            lines: Some(lines),
-            said: None,
-            directory,
-        };
+        let mut observer =
+            Self { program, child, started_in: Duration::ZERO, seen, lines: Some(lines), said: None };
         if program == Program::Tlstrace {
             let mut line = String::new();
             while !line.starts_with("watching ") {
@@ -336,9 +318,6 @@ impl Drop for Observer {
         // Both fail only if it has already ended, which is what is wanted.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if let Some(directory) = &self.directory {
-            let _ = fs::remove_dir_all(directory);
-        }
     }
 }
 
@@ -385,35 +364,3 @@ fn processes(pid: u32) -> Vec<u32> {
     let children = children.split_whitespace().filter_map(|child| child.parse().ok());
     [pid].into_iter().chain(children.flat_map(processes)).collect()
 }
-
-/// Configures suricata to print its TLS events, and nothing else.
-fn suricata(command: &mut Command) -> io::Result<PathBuf> {
-    let directory = std::env::temp_dir().join(format!("tlstrace-bench-{}", std::process::id()));
-    fs::create_dir_all(&directory)?;
-    let path = directory.join("suricata.yaml");
-    fs::write(&path, SURICATA)?;
-    command.arg("-c").arg(path).arg("-l").arg(&directory);
-    Ok(directory)
-}
-
-const SURICATA: &str = "%YAML 1.1
----
-outputs:
-  - eve-log:
-      enabled: yes
-      filetype: regular
-      filename: /dev/stdout
-      types:
-        - tls:
-            extended: yes
-af-packet:
-  - interface: server0
-    cluster-id: 99
-    cluster-type: cluster_flow
-    use-mmap: yes
-    tpacket-v3: yes
-app-layer:
-  protocols:
-    tls:
-      enabled: yes
-";
