@@ -533,11 +533,18 @@ impl Connection {
             peer.segments = peer.segments.saturating_add(1);
             peer.first_payload.get_or_insert(now);
             peer.last_payload = Some(now);
+            // What the server says after an ending answers that, and is no part of its flight.
+            let has_ended = self
+                .facts
+                .endings
+                .iter()
+                .any(|ending| !matches!(ending.how, How::Reset(reset) if reset.out_of_window));
             let progress = &mut self.facts.progress;
             if progress.server_hello.is_some() && progress.client_flight.is_none() {
                 match role {
                     Role::Client => progress.client_flight = Some(now),
-                    Role::Server => progress.server_flight = Some(now),
+                    Role::Server if !has_ended => progress.server_flight = Some(now),
+                    Role::Server => {}
                 }
             }
         }
