@@ -490,7 +490,7 @@ impl Connection {
         };
         let next = side.stream.position().cast_signed();
         let begins_tls = side.records.awaits_tls()
-            && begins_record(segment)
+            && begins_record(segment, self.facts.client_hello.is_some())
             && side.stream.offset_of(sequence).is_none_or(|at| at == next);
         let mut learner = Learner::new(&mut self.facts, certificates, role, segment);
         if begins_tls {
@@ -763,15 +763,17 @@ fn precedes(a: &Ending, b: &Ending) -> bool {
     b.received.is_some_and(|received| received > a.position) && a.received.is_none_or(|got| got <= b.position)
 }
 
-/// Whether a segment begins with what can be a TLS record.
-fn begins_record(segment: &Segment<'_>) -> bool {
+/// Whether a segment begins with what can be a TLS record; an alert only answers a ClientHello.
+fn begins_record(segment: &Segment<'_>, may_be_alert: bool) -> bool {
     let Some(chunk) = segment.chunks.first() else { return false };
     let header = chunk.bytes.get(..RecordHeader::LEN).unwrap_or(chunk.bytes);
     chunk.offset == 0
         && match RecordHeader::decode(header) {
             Decoded::Complete(header) => header.version.0 <= 0x0304 && header.length > 0,
-            // A ClientHello may come in single bytes.
-            Decoded::Incomplete => header.first() == Some(&ContentType::HANDSHAKE.0),
+            // A ClientHello, and what answers it, may come in single bytes.
+            Decoded::Incomplete => header.first().is_some_and(|&first| {
+                first == ContentType::HANDSHAKE.0 || may_be_alert && first == ContentType::ALERT.0
+            }),
             Decoded::Malformed => false,
         }
 }

@@ -73,11 +73,6 @@ impl<'a> Case<'a> {
         tally.refused.saturating_add(u32::from(!self.is_counted))
     }
 
-    /// The listener takes only connections with a PROXY header, and this one had none.
-    pub fn lacks_required_proxy_header(&self) -> bool {
-        self.facts.proxy.is_none() && self.listener.requires_proxy_header()
-    }
-
     /// Others with a `server_name` were accepted on this listener, and with this one nobody.
     pub fn is_only_this_name_refused(&self) -> bool {
         let Some(hello) = &self.facts.client_hello else { return false };

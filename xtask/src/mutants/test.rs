@@ -4,24 +4,65 @@ fn mutants() {
     use std::sync::atomic::Ordering;
     use tlstrace::mutants::MUTANT;
 
+    /// What the scenarios say to a mutant.
+    #[derive(Clone, Copy, Eq, PartialEq)]
+    enum Outcome {
+        Noticed,
+        /// Some verdict reads differently, and no scenario minds.
+        Unexpected,
+        /// No verdict differs.
+        Idle,
+    }
     let scenarios = scenarios();
-    let is_noticed = || {
-        scenarios.iter().any(|(_, scenario)| {
-            let verdicts = std::panic::catch_unwind(|| play(scenario, Variation::AsWritten, None));
-            verdicts.is_err() || verdicts.is_ok_and(|verdicts| check(&scenario.expect, &verdicts).is_err())
-        })
+    let verdicts_of = |scenario| {
+        let verdicts = std::panic::catch_unwind(|| play(scenario, Variation::AsWritten, None)).ok()?;
+        let published: Vec<_> = verdicts.iter().map(|verdict| json_line(verdict).to_string()).collect();
+        check(&scenario.expect, &verdicts).is_ok().then_some(published)
     };
-    assert!(!is_noticed(), "the scenarios fail as it is");
+    let usual: Vec<_> = scenarios.iter().map(|(_, scenario)| verdicts_of(scenario)).collect();
+    assert!(usual.iter().all(Option::is_some), "the scenarios fail as it is");
+    let play_all = || {
+        let mut outcome = Outcome::Idle;
+        for ((_, scenario), usual) in scenarios.iter().zip(&usual) {
+            match verdicts_of(scenario) {
+                None => return Outcome::Noticed,
+                verdicts if verdicts != *usual => outcome = Outcome::Unexpected,
+                _ => {}
+            }
+        }
+        outcome
+    };
     std::panic::set_hook(Box::new(|_| {}));
     let conditions: Vec<_> = include_str!("mutants.txt").lines().collect();
-    let mut survivors = 0;
-    for mutant in 1..=2 * conditions.len() {
-        MUTANT.store(mutant, Ordering::Relaxed);
-        if !is_noticed() {
-            survivors += 1;
-            let forced = if mutant % 2 == 1 { "true" } else { "false" };
-            println!("{forced:5} {}", conditions[(mutant - 1) / 2]);
+    let outcomes: Vec<_> = (1..=2 * conditions.len())
+        .map(|mutant| {
+            MUTANT.store(mutant, Ordering::Relaxed);
+            (mutant, play_all())
+        })
+        .collect();
+    let list = |kind: &str, what: Outcome, title: &str| {
+        let unnoticed: Vec<_> = outcomes
+            .iter()
+            .filter(|(_, outcome)| *outcome == what)
+            .map(|(mutant, _)| (mutant % 2 == 1, conditions[(mutant - 1) / 2]))
+            .filter_map(|(forced, place)| Some((forced, place.strip_prefix(kind)?.trim_start())))
+            .collect();
+        println!("\n{} {title}", unnoticed.len());
+        for (forced, place) in &unnoticed {
+            println!("{forced:5} {place}");
         }
-    }
-    println!("{survivors} of {} mutants were not noticed", 2 * conditions.len());
+        unnoticed.len()
+    };
+    list("other", Outcome::Idle, "others change no verdict of any scenario");
+    list("other", Outcome::Unexpected, "others change what no scenario expects");
+    let untested = list("main", Outcome::Idle, "main conditions change no verdict of any scenario")
+        + list("main", Outcome::Unexpected, "main conditions change what no scenario expects");
+    let main = conditions.iter().filter(|place| place.starts_with("main")).count();
+    let unnoticed = outcomes.iter().filter(|(_, outcome)| *outcome != Outcome::Noticed).count();
+    println!(
+        "\n{unnoticed} of {} mutants were not noticed, {untested} of {} of main conditions",
+        2 * conditions.len(),
+        2 * main
+    );
+    assert_eq!(untested, 0, "rules keep silent under conditions that no scenario tests");
 }

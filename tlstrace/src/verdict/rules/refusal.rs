@@ -102,11 +102,8 @@ impl Rule for EchRejected {
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
         let facts = case.facts;
         let hello = facts.client_hello.as_ref()?;
-        let progress = &facts.progress;
         let ending = case.root.ending.filter(|ending| ending.role == Role::Client)?;
         if !hello.encrypted_client_hello
-            || progress.client_finished.is_none()
-            || progress.client_data.is_some()
             || !case.client_alerted_after_finished()
             || !case.listener.offered_ech_after(facts.client().address.ip(), ending.time, ECH_RETRY_WINDOW)
         {
