@@ -106,6 +106,9 @@ struct Expectation {
     alternatives: Vec<String>,
     #[serde(default)]
     warnings: Vec<String>,
+    /// Facts of the evidence and ids of alternatives that would be wrong here.
+    #[serde(default)]
+    lacks: Vec<String>,
     /// Parts of the summary.
     #[serde(default)]
     says: Vec<String>,
@@ -307,6 +310,12 @@ fn check(expect: &Expectation, verdicts: &[Verdict]) -> Result<(), String> {
     contains("warning", &expect.warnings, verdict.warnings.iter().map(|w| (w.fact, &*w.detail)).collect());
     if let Some(warning) = verdict.warnings.get(expect.warnings.len()) {
         problems.push(format!("there is a warning more: {warning:?}"));
+    }
+    let stated = verdict.evidence.iter().map(|evidence| evidence.fact);
+    for wrong in stated.chain(verdict.alternatives.iter().map(|alternative| alternative.verdict)) {
+        if expect.lacks.iter().any(|lacks| lacks == wrong) {
+            problems.push(format!("{wrong} is stated"));
+        }
     }
     let remedy = entry::remedy(verdict);
     for (what, want, got) in
