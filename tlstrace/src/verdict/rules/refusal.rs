@@ -291,7 +291,7 @@ fn refused_before_certificate(case: &Case<'_>) -> Option<Finding> {
     let exchange = case.exchange()?;
     let record = exchange.client_alert()?;
     let is_first = case.root.ending.is_some_and(|ending| ending.time >= record.time);
-    if exchange.is_server_flight_complete() || !is_first || !case.facts.is_complete_capture() {
+    if exchange.is_server_flight_complete() || !is_first {
         return None;
     }
     Some(

@@ -408,7 +408,7 @@ impl Rule for InjectedReset {
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
         let ending = case.root.ending?;
         let How::Reset(reset) = ending.how else { return None };
-        if reset.refuses_syn || case.facts.progress.complete.is_some() {
+        if case.facts.progress.complete.is_some() {
             return None;
         }
         let sender = words::side(ending.role);
