@@ -356,7 +356,8 @@ impl Connection {
             let (gaps, missing) = stream.gaps();
             capture.gaps = capture.gaps.saturating_add(gaps);
             capture.missing_bytes = capture.missing_bytes.saturating_add(missing);
-            capture.desynchronised |= records.is_lost();
+            // What the receiver misses, too, the capture did not lose.
+            capture.desynchronised |= records.is_lost() && !stream.lost_on_path();
             let peer = self.facts.peer_mut(role);
             peer.unfinished = records
                 .unfinished()
