@@ -168,11 +168,6 @@ impl Rule for RenegotiationRefused {
             );
         };
         let ending = case.root.ending?;
-        if facts.progress.client_data.is_some_and(|at| at > begun)
-            || facts.progress.server_data.is_some_and(|at| at > begun)
-        {
-            return None;
-        }
         let refusing = facts.peer(role.peer());
         let answered = refusing.opaque_records.iter().any(|record| {
             record.time >= begun && record.content_type == crate::tls::codepoints::ContentType::ALERT
