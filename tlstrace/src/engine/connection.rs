@@ -356,7 +356,8 @@ impl Connection {
             let (gaps, missing) = stream.gaps();
             capture.gaps = capture.gaps.saturating_add(gaps);
             capture.missing_bytes = capture.missing_bytes.saturating_add(missing);
-            capture.desynchronised |= records.is_lost();
+            // What the receiver misses, too, the capture did not lose.
+            capture.desynchronised |= records.is_lost() && !stream.lost_on_path();
             let peer = self.facts.peer_mut(role);
             peer.unfinished = records
                 .unfinished()
@@ -490,7 +491,7 @@ impl Connection {
         };
         let next = side.stream.position().cast_signed();
         let begins_tls = side.records.awaits_tls()
-            && begins_record(segment)
+            && begins_record(segment, self.facts.client_hello.is_some())
             && side.stream.offset_of(sequence).is_none_or(|at| at == next);
         let mut learner = Learner::new(&mut self.facts, certificates, role, segment);
         if begins_tls {
@@ -533,11 +534,18 @@ impl Connection {
             peer.segments = peer.segments.saturating_add(1);
             peer.first_payload.get_or_insert(now);
             peer.last_payload = Some(now);
+            // What the server says after an ending answers that, and is no part of its flight.
+            let has_ended = self
+                .facts
+                .endings
+                .iter()
+                .any(|ending| !matches!(ending.how, How::Reset(reset) if reset.out_of_window));
             let progress = &mut self.facts.progress;
             if progress.server_hello.is_some() && progress.client_flight.is_none() {
                 match role {
                     Role::Client => progress.client_flight = Some(now),
-                    Role::Server => progress.server_flight = Some(now),
+                    Role::Server if !has_ended => progress.server_flight = Some(now),
+                    Role::Server => {}
                 }
             }
         }
@@ -756,15 +764,17 @@ fn precedes(a: &Ending, b: &Ending) -> bool {
     b.received.is_some_and(|received| received > a.position) && a.received.is_none_or(|got| got <= b.position)
 }
 
-/// Whether a segment begins with what can be a TLS record.
-fn begins_record(segment: &Segment<'_>) -> bool {
+/// Whether a segment begins with what can be a TLS record; an alert only answers a ClientHello.
+fn begins_record(segment: &Segment<'_>, may_be_alert: bool) -> bool {
     let Some(chunk) = segment.chunks.first() else { return false };
     let header = chunk.bytes.get(..RecordHeader::LEN).unwrap_or(chunk.bytes);
     chunk.offset == 0
         && match RecordHeader::decode(header) {
             Decoded::Complete(header) => header.version.0 <= 0x0304 && header.length > 0,
-            // A ClientHello may come in single bytes.
-            Decoded::Incomplete => header.first() == Some(&ContentType::HANDSHAKE.0),
+            // A ClientHello, and what answers it, may come in single bytes.
+            Decoded::Incomplete => header.first().is_some_and(|&first| {
+                first == ContentType::HANDSHAKE.0 || may_be_alert && first == ContentType::ALERT.0
+            }),
             Decoded::Malformed => false,
         }
 }

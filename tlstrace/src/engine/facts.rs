@@ -192,7 +192,7 @@ pub struct Tcp {
 pub struct Progress {
     pub client_hello: Option<Timestamp>,
     pub server_hello: Option<Timestamp>,
-    /// The last payload of the server's flight, and the first of the client's answer to it.
+    /// The last payload of the server's flight, before any ending, and the first of the client's answer to it.
     pub server_flight: Option<Timestamp>,
     pub client_flight: Option<Timestamp>,
     pub server_certificate: Option<Timestamp>,

@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::engine::facts::{Ending, How, Phase, Role};
 use crate::engine::history::Tally;
 use crate::engine::timestamp::Timestamp;
-use crate::engine::tls13::{ClientFlight, Exchange, Sizes};
-use crate::tls::codepoints::{AlertDescription, ContentType, ProtocolVersion};
+use crate::engine::tls13::Exchange;
+use crate::tls::codepoints::{AlertDescription, ContentType};
 
 use super::rules::{Aspect, Offer};
 use super::{Case, Confidence, Finding, KnownChain, words};
@@ -73,11 +73,6 @@ impl<'a> Case<'a> {
         tally.refused.saturating_add(u32::from(!self.is_counted))
     }
 
-    /// The listener takes only connections with a PROXY header, and this one had none.
-    pub fn lacks_required_proxy_header(&self) -> bool {
-        self.facts.proxy.is_none() && self.listener.requires_proxy_header()
-    }
-
     /// Others with a `server_name` were accepted on this listener, and with this one nobody.
     pub fn is_only_this_name_refused(&self) -> bool {
         let Some(hello) = &self.facts.client_hello else { return false };
@@ -113,21 +108,11 @@ impl<'a> Case<'a> {
                 .is_some_and(|ending| ending.role == Role::Server || ending.time >= record.time)
     }
 
-    /// TLS 1.3: the client's last record is an alert's and follows its Finished.
+    /// TLS 1.3: the client sent nothing after its Finished but a record of an alert's size.
     pub fn client_alerted_after_finished(&self) -> bool {
-        let facts = self.facts;
-        let Some(hello) = facts.server_hello.as_ref() else { return false };
-        if hello.version != ProtocolVersion::TLS1_3 {
-            return false;
-        }
-        let sizes = Sizes::of(hello.cipher_suite);
-        let early = facts.client_hello.as_ref().is_some_and(|hello| hello.early_data);
-        let records = &facts.client().opaque_records;
-        let flight = ClientFlight::read(records.iter().map(|record| record.length), sizes, early);
-        flight.finished.is_some_and(|finished| {
-            records.len() == finished + 2
-                && records.last().is_some_and(|last| sizes.is_alert(last.length, flight.padding))
-        })
+        let Some(exchange) = self.exchange() else { return false };
+        let mut answer = exchange.client_answer();
+        answer.next().is_some_and(|record| exchange.is_client_alert(record)) && answer.next().is_none()
     }
 
     /// After the client's Finished the server, too, ended the connection first: it may have refused.

@@ -87,6 +87,7 @@ fn make_chains() -> HashMap<&'static str, Vec<Vec<u8>>> {
         ("none", Vec::new()),
         ("client_good", vec![client(|_| {})]),
         ("client_expired", vec![client(|params| params.not_after = date_time_ymd(2026, 10, 1))]),
+        ("client_not_yet_valid", vec![client(|params| params.not_before = date_time_ymd(2026, 12, 24))]),
         (
             "client_server_use",
             vec![client(|params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth])],

@@ -15,8 +15,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
+use tlstrace::engine::locality::Locality;
 use tlstrace::engine::{Engine, Output, Settings};
-use tlstrace::entry::Redaction;
+use tlstrace::entry::{self, Redaction};
+use tlstrace::names::{Gateway, Identity};
 use tlstrace::sink::{Observer, SINKS, Style};
 use tlstrace::tls::certificate::trust::TrustAnchors;
 use tlstrace::verdict::rules;
@@ -40,6 +42,8 @@ struct Scenario {
     /// The connection that is judged, and the client's address, if it matters.
     steps: Vec<String>,
     client: Option<Ipv4Addr>,
+    /// The client is a pod of this node with this label, as in `app=apigee-runtime`.
+    client_pod: Option<String>,
     /// Connections that come right after it.
     #[serde(default)]
     after: Vec<Connection>,
@@ -90,6 +94,11 @@ struct Expectation {
     alerts: Option<Vec<String>>,
     history: Option<String>,
     server_name: Option<String>,
+    /// The JSON line's `network.direction`.
+    direction: Option<String>,
+    /// Parts of what to do about it.
+    #[serde(default)]
+    remedy: Vec<String>,
     /// Facts of the evidence, or `fact ~ part of its detail`; likewise the next two. Of warnings there must be no more.
     #[serde(default)]
     evidence: Vec<String>,
@@ -97,6 +106,9 @@ struct Expectation {
     alternatives: Vec<String>,
     #[serde(default)]
     warnings: Vec<String>,
+    /// Facts of the evidence and ids of alternatives that would be wrong here.
+    #[serde(default)]
+    lacks: Vec<String>,
     /// Parts of the summary.
     #[serde(default)]
     says: Vec<String>,
@@ -213,7 +225,8 @@ fn play_to(engine: &mut Engine, scenario: &Scenario, variation: Variation) -> Ve
     let mut verdicts = Vec::new();
     let mut others = Vec::new();
     while let Some(output) = engine.poll_output() {
-        let Output::Verdict(verdict) = output;
+        let Output::Verdict(mut verdict) = output;
+        verdict.names.client = scenario.client_pod.as_deref().map(pod);
         let is_about = |address| verdict.facts.peers.iter().any(|peer| peer.address == address);
         if is_about(client) {
             verdicts.push(*verdict);
@@ -237,6 +250,13 @@ fn play_to(engine: &mut Engine, scenario: &Scenario, variation: Variation) -> Ve
     verdicts
 }
 
+/// Who has this label.
+fn pod(label: &str) -> Arc<Identity> {
+    let (name, value) = label.split_once('=').unwrap();
+    let gateway = Gateway::of_labels(|asked| (asked == name).then_some(value));
+    Arc::new(Identity { gateway, ..Identity::default() })
+}
+
 fn check(expect: &Expectation, verdicts: &[Verdict]) -> Result<(), String> {
     let Some((verdict, earlier)) = verdicts.split_last() else {
         return if expect.verdict == "none" { Ok(()) } else { Err("gave no verdict".to_owned()) };
@@ -246,6 +266,7 @@ fn check(expect: &Expectation, verdicts: &[Verdict]) -> Result<(), String> {
         .map_or("nobody".to_owned(), |ended| format!("{} {}", ended.side.as_str(), ended.how));
     let history = verdict.facts.history.as_str();
     let name = verdict.facts.server_name();
+    let line = json_line(verdict);
     let mut problems = Vec::new();
     let mut compare = |what: &str, want: Option<&str>, got: Option<&str>| {
         if want.is_some() && want != got {
@@ -263,10 +284,11 @@ fn check(expect: &Expectation, verdicts: &[Verdict]) -> Result<(), String> {
     compare("revision", expect.revision.map(|revision| revision.to_string()).as_deref(), Some(&revision));
     compare("replaces", expect.replaces.as_deref(), Some(verdict.replaces.unwrap_or("none")));
     compare("server_name", expect.server_name.as_deref(), name.as_deref());
+    compare("direction", expect.direction.as_deref(), line["network"]["direction"].as_str());
     if let Some(want) = &expect.alerts
-        && *want != alerts(verdict)
+        && *want != alerts(&line)
     {
-        problems.push(format!("alerts are {:?}, not {want:?}", alerts(verdict)));
+        problems.push(format!("alerts are {:?}, not {want:?}", alerts(&line)));
     }
     if let Some(want) = &expect.earlier
         && !want.iter().eq(earlier.iter().map(|verdict| verdict.id))
@@ -289,9 +311,18 @@ fn check(expect: &Expectation, verdicts: &[Verdict]) -> Result<(), String> {
     if let Some(warning) = verdict.warnings.get(expect.warnings.len()) {
         problems.push(format!("there is a warning more: {warning:?}"));
     }
-    for part in &expect.says {
-        if !verdict.summary.contains(part.as_str()) {
-            problems.push(format!("the summary lacks {part:?}"));
+    let stated = verdict.evidence.iter().map(|evidence| evidence.fact);
+    for wrong in stated.chain(verdict.alternatives.iter().map(|alternative| alternative.verdict)) {
+        if expect.lacks.iter().any(|lacks| lacks == wrong) {
+            problems.push(format!("{wrong} is stated"));
+        }
+    }
+    let remedy = entry::remedy(verdict);
+    for (what, want, got) in
+        [("summary", &expect.says, &*verdict.summary), ("remedy", &expect.remedy, &*remedy)]
+    {
+        for part in want.iter().filter(|part| !got.contains(part.as_str())) {
+            problems.push(format!("the {what} lacks {part:?}"));
         }
     }
     if problems.is_empty() {
@@ -328,13 +359,16 @@ fn invariants(verdict: &Verdict) -> Result<(), String> {
 fn json_line(verdict: &Verdict) -> serde_json::Value {
     let mut line = Vec::new();
     let json = SINKS.iter().find(|kind| kind.name == "json").unwrap();
-    (json.open)(Style::default()).emit(verdict, &Observer::default(), &mut line).unwrap();
+    let addresses = verdict.names.client.iter().map(|_| verdict.facts.client().address.ip()).collect();
+    let locality = Locality { addresses, ..Locality::default() };
+    (json.open)(Style::default())
+        .emit(verdict, &Observer { locality, ..Observer::default() }, &mut line)
+        .unwrap();
     serde_json::from_slice(&line).unwrap()
 }
 
 /// What the JSON line lists under `tlstrace.alerts`.
-fn alerts(verdict: &Verdict) -> Vec<String> {
-    let line = json_line(verdict);
+fn alerts(line: &serde_json::Value) -> Vec<String> {
     let text = |alert: &serde_json::Value| {
         let what = if alert["encrypted"] == true { "encrypted" } else { alert["name"].as_str().unwrap() };
         format!("{} {what}", alert["side"].as_str().unwrap())

@@ -21,8 +21,9 @@
 //! Modifiers at the end of a step: `with fin` (or `rst`, `ack`) sets flags on its last segment; `unseen` sends
 //! it past the observer; `blind` leaves the acknowledgement where it was, as a crossing segment does; `cut`
 //! captures only half of it; `enough` captures a record's header and says that the program has seen enough of this
-//! side; `again` repeats the previous payload of that side; `ttl=N` and `at=N` (sequence
-//! offset) disguise it; `own` says that the kernel would report it. A record carries the version of its message.
+//! side; `mss=N` cuts it into segments of so many bytes; `again` repeats the previous payload of that side, with
+//! `first=N` only so many bytes of it; `ttl=N` and `at=N` (sequence offset) disguise it; `own` says that the kernel
+//! would report it. A record carries the version of its message.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -199,6 +200,7 @@ impl Player {
             None if sent.again => self.next[side].wrapping_sub(len(&sent.payload)),
             None => self.next[side],
         };
+        sent.payload.truncate(sent.first);
         if sent.flags & (TcpFlags::SYN | TcpFlags::RST) == 0 {
             sent.flags |= TcpFlags::ACK;
         }
@@ -238,7 +240,7 @@ impl Player {
     fn send(&self, side: usize, start: u32, sent: &Sent, audience: &mut impl Audience) {
         let size = match self.variation {
             Variation::SingleBytes if sent.flags & TcpFlags::SYN == 0 => 1,
-            _ => usize::MAX,
+            _ => sent.mss,
         };
         let mut parts: Vec<&[u8]> = sent.payload.chunks(size.min(sent.payload.len().max(1))).collect();
         if parts.is_empty() {
@@ -335,6 +337,8 @@ struct Sent {
     again: bool,
     own: bool,
     at: Option<i32>,
+    mss: usize,
+    first: usize,
 }
 
 impl Sent {
@@ -352,6 +356,8 @@ impl Sent {
             again: false,
             own: false,
             at: None,
+            mss: usize::MAX,
+            first: usize::MAX,
         };
         if let Some(line) = text.strip_prefix("text ") {
             sent.payload = format!("{line}\r\n").into_bytes();
@@ -377,6 +383,8 @@ impl Sent {
                     Some(("window", value)) => sent.window = value.parse().unwrap(),
                     Some(("ttl", value)) => sent.ttl = value.parse().unwrap(),
                     Some(("at", value)) => sent.at = Some(value.parse().unwrap()),
+                    Some(("mss", value)) => sent.mss = value.parse().unwrap(),
+                    Some(("first", value)) => sent.first = value.parse().unwrap(),
                     _ => words.push(word),
                 },
             }

@@ -3,6 +3,10 @@
 //! In a copy of the workspace every part of a condition under `tlstrace/src/verdict` is put behind a switch that
 //! forces it to be true or false. One build holds all of these mutants; the scenarios are played with each switch in
 //! turn, and a mutant that no scenario notices is listed: a scenario is missing, or the condition is not needed.
+//!
+//! Under which conditions a rule keeps silent (`if … { return None; }`) decides which verdict a connection gets: when
+//! one of these can be forced unnoticed, the check fails. The others pick words, evidence and confidence, and are listed
+//! for information.
 
 use std::fs;
 use std::ops::Range;
@@ -12,18 +16,20 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use syn::spanned::Spanned as _;
 use syn::visit::{self, Visit};
-use syn::{Arm, BinOp, Expr, ExprBinary, ExprIf, ImplItemFn, ItemFn, ItemMod};
+use syn::{Arm, BinOp, Block, Expr, ExprBinary, ExprIf, ExprReturn, ImplItemFn, ItemFn, ItemMod, Stmt};
 
 use crate::cargo::{cargo, workspace};
 
 /// What is mutated, below `tlstrace/src`.
 const MUTATED: &str = "verdict";
+/// Where rules are, as names of files begin.
+const RULES: &str = "verdict/rules/";
 /// The switch, as a module of the library.
 const SWITCH: &str = include_str!("switch.rs");
 /// The test that turns it.
 const TEST: &str = include_str!("test.rs");
 
-/// Force every condition of the rules both ways and list what no scenario notices.
+/// Force every condition of the rules both ways, list what no scenario notices, and fail where that is a main condition.
 #[derive(clap::Args, Debug)]
 pub(crate) struct Args {
     /// Only files whose path contains this.
@@ -56,7 +62,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         .args(["-p", "tlstrace", "--test", "scenarios", "mutants", "--", "--nocapture"])
         .status()
         .context("cannot run cargo")?;
-    ensure!(status.success(), "the mutants could not be played");
+    ensure!(status.success(), "a main condition of a rule is not tested, or the mutants could not be played");
     Ok(())
 }
 
@@ -82,12 +88,13 @@ fn mutate(file: &Path, name: &str, places: &mut Vec<String>) -> Result<()> {
     conditions.visit_file(&syn::parse_file(&source).with_context(|| format!("parsing {name}"))?);
     // From the end, so that the ranges in front stay valid. No two overlap but where one lies within another.
     let mut edits = Vec::new();
-    for range in conditions.0 {
+    for Condition { range, is_main } in conditions.found {
         let line = source.get(..range.start).map_or(0, |before| before.lines().count());
         let text = source.get(range.clone()).unwrap_or_default().split_whitespace().collect::<Vec<_>>();
         edits.push((range.end, ")".to_owned()));
         edits.push((range.start, format!("crate::mutants::on({}, ", places.len())));
-        places.push(format!("{name}:{line}: {}", text.join(" ")));
+        let kind = if is_main && name.starts_with(RULES) { "main" } else { "other" };
+        places.push(format!("{kind:5} {name}:{line}: {}", text.join(" ")));
     }
     edits.sort_by_key(|(at, text)| std::cmp::Reverse((*at, text.len())));
     let mut mutated = source;
@@ -98,9 +105,18 @@ fn mutate(file: &Path, name: &str, places: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
-/// Where the parts of conditions stand that are neither `let`s nor made of parts themselves.
+/// The parts of conditions that are neither `let`s nor made of parts themselves.
 #[derive(Default)]
-struct Conditions(Vec<Range<usize>>);
+struct Conditions {
+    found: Vec<Condition>,
+    /// Whether what is visited decides if there is an answer.
+    is_main: bool,
+}
+
+struct Condition {
+    range: Range<usize>,
+    is_main: bool,
+}
 
 impl Conditions {
     fn part(&mut self, part: &Expr) {
@@ -108,7 +124,7 @@ impl Conditions {
             Expr::Let(_) => {}
             Expr::Paren(inner) => self.part(&inner.expr),
             Expr::Binary(binary) if matches!(binary.op, BinOp::And(_) | BinOp::Or(_)) => {}
-            _ => self.0.push(part.span().byte_range()),
+            _ => self.found.push(Condition { range: part.span().byte_range(), is_main: self.is_main }),
         }
     }
 }
@@ -123,8 +139,15 @@ impl<'a> Visit<'a> for Conditions {
     }
 
     fn visit_expr_if(&mut self, branch: &'a ExprIf) {
+        let outer = self.is_main;
+        self.is_main |= is_silence(&branch.then_branch);
         self.part(&branch.cond);
-        visit::visit_expr_if(self, branch);
+        self.visit_expr(&branch.cond);
+        self.is_main = outer;
+        self.visit_block(&branch.then_branch);
+        if let Some((_, otherwise)) = &branch.else_branch {
+            self.visit_expr(otherwise);
+        }
     }
 
     fn visit_arm(&mut self, arm: &'a Arm) {
@@ -152,6 +175,12 @@ impl<'a> Visit<'a> for Conditions {
             visit::visit_item_mod(self, module);
         }
     }
+}
+
+/// Whether a block is `{ return None; }`.
+fn is_silence(block: &Block) -> bool {
+    matches!(&*block.stmts, [Stmt::Expr(Expr::Return(ExprReturn { expr: Some(value), .. }), _)]
+        if matches!(&**value, Expr::Path(path) if path.path.is_ident("None")))
 }
 
 fn rust_files(directory: &Path) -> Result<Vec<PathBuf>> {

@@ -286,9 +286,7 @@ fn refusal(case: &Case<'_>, presented: Presented<'_>) -> Option<(Refusal, Timest
             && progress.server_finished.is_none();
         return (flight_is_out && root.role == Role::Server).then_some((Refusal::Silent(root), root.time));
     }
-    if !matches!(presented, Presented::Nothing) {
-        return None;
-    }
+    let Presented::Nothing = presented else { return None };
     let bytes = short_answer(case, exchange)?;
     Some((Refusal::ShortAnswer { bytes }, root.time))
 }

@@ -45,12 +45,10 @@ impl Rule for HttpOnTlsPort {
 
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
         let client = case.facts.client();
-        if case.facts.client_hello.is_some()
-            || !matches!(
-                client.first_bytes,
-                Some(FirstBytes::Http | FirstBytes::HttpConnect | FirstBytes::Http2Preface)
-            )
-        {
+        if !matches!(
+            client.first_bytes,
+            Some(FirstBytes::Http | FirstBytes::HttpConnect | FirstBytes::Http2Preface)
+        ) {
             return None;
         }
         let method = client.head.split(|&b| b == b' ').next().unwrap_or_default();
@@ -101,7 +99,8 @@ impl Rule for TlsOnPlaintextPort {
             }
             _ => return None,
         };
-        if case.facts.server_hello.is_some() || case.facts.proxy.is_some() {
+        // Behind other words of the client, such as CONNECT or a PROXY header, they answer those.
+        if case.facts.client().first_bytes != Some(FirstBytes::TlsRecord) {
             return None;
         }
         Some(
@@ -145,7 +144,7 @@ impl Rule for StarttlsExpected {
         facts.client_hello.as_ref()?;
         let protocol = protocol_of(facts.server().first_bytes?)?;
         // A client that spoke the protocol first did upgrade.
-        if facts.client().first_bytes != Some(FirstBytes::TlsRecord) || facts.server_hello.is_some() {
+        if facts.client().first_bytes != Some(FirstBytes::TlsRecord) {
             return None;
         }
         Some(
@@ -286,9 +285,6 @@ impl Rule for ProxyHeaderMissing {
         if facts.proxy.is_some() || !listener.requires_proxy_header() || !case.is_hello_unanswered() {
             return None;
         }
-        if case.root.reset_by(Role::Server).is_none() && case.root.close_by(Role::Server).is_none() {
-            return None;
-        }
         let how = case.refusal()?;
         let (with, without) = (listener.with_proxy_header, listener.without_proxy_header);
         Some(
@@ -338,7 +334,7 @@ impl Rule for Sslv2ClientHello {
 
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
         let facts = case.facts;
-        if facts.client().first_bytes != Some(FirstBytes::SslV2Hello) || facts.progress.complete.is_some() {
+        if facts.client().first_bytes != Some(FirstBytes::SslV2Hello) {
             return None;
         }
         let how = case.refusal().filter(|_| facts.server_hello.is_none())?;
@@ -384,7 +380,7 @@ impl Rule for NonTlsProtocol {
             FirstBytes::Other => "bytes of an unknown protocol",
             other => protocol_of(other)?,
         };
-        if facts.client_hello.is_some() || facts.server_hello.is_some() {
+        if facts.client_hello.is_some() {
             return None;
         }
         let by_alert = facts.server().first_bytes == Some(FirstBytes::TlsRecord);

@@ -102,11 +102,8 @@ impl Rule for EchRejected {
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
         let facts = case.facts;
         let hello = facts.client_hello.as_ref()?;
-        let progress = &facts.progress;
         let ending = case.root.ending.filter(|ending| ending.role == Role::Client)?;
         if !hello.encrypted_client_hello
-            || progress.client_finished.is_none()
-            || progress.client_data.is_some()
             || !case.client_alerted_after_finished()
             || !case.listener.offered_ech_after(facts.client().address.ip(), ending.time, ECH_RETRY_WINDOW)
         {
@@ -171,11 +168,6 @@ impl Rule for RenegotiationRefused {
             );
         };
         let ending = case.root.ending?;
-        if facts.progress.client_data.is_some_and(|at| at > begun)
-            || facts.progress.server_data.is_some_and(|at| at > begun)
-        {
-            return None;
-        }
         let refusing = facts.peer(role.peer());
         let answered = refusing.opaque_records.iter().any(|record| {
             record.time >= begun && record.content_type == crate::tls::codepoints::ContentType::ALERT
@@ -294,7 +286,7 @@ fn refused_before_certificate(case: &Case<'_>) -> Option<Finding> {
     let exchange = case.exchange()?;
     let record = exchange.client_alert()?;
     let is_first = case.root.ending.is_some_and(|ending| ending.time >= record.time);
-    if exchange.is_server_flight_complete() || !is_first || !case.facts.is_complete_capture() {
+    if exchange.is_server_flight_complete() || !is_first {
         return None;
     }
     Some(

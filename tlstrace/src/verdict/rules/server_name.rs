@@ -72,10 +72,8 @@ impl Rule for SniMissing {
                 _ => return None,
             },
             How::Reset(_) | How::Close if case.facts.server_answered() => return None,
-            // Where only connections with a PROXY header succeed, or hellos with a name are always reset too, the
-            // name is not the reason.
-            How::Reset(_) | How::Close if case.lacks_required_proxy_header() => return None,
             How::Reset(_) if contrast => Confidence::Inferred,
+            // Where hellos with a name are always reset, too, the name is not the reason.
             How::Reset(_) if named.refused > 0 => return None,
             How::Reset(_) => Confidence::Suspected,
             How::Close if contrast => Confidence::Inferred,
@@ -158,7 +156,7 @@ impl Rule for SniUnrecognized {
         } else {
             Confidence::Suspected
         };
-        let reset_or_close = contrast && !case.facts.server_answered() && !case.lacks_required_proxy_header();
+        let reset_or_close = contrast && !case.facts.server_answered();
         let confidence = match case.root.ending?.how {
             How::Alert(alert) => match alert.description {
                 AlertDescription::UNRECOGNIZED_NAME => Confidence::Observed,
@@ -226,7 +224,7 @@ impl Rule for SniIpLiteral {
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
         let hello = case.facts.client_hello.as_ref()?;
         let name = hello.server_name.as_ref().filter(|name| name.is_ip_literal())?;
-        if !case.is_hello_refused() || case.lacks_required_proxy_header() {
+        if !case.is_hello_refused() {
             return None;
         }
         let confidence = match case.root.ending?.how {

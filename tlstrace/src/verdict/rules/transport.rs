@@ -195,7 +195,7 @@ impl Rule for TcpHandshakeIncomplete {
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
         let facts = case.facts;
         let tcp = facts.tcp;
-        if tcp.syn_ack.is_none() || tcp.established.is_some() || facts.client().bytes > 0 {
+        if tcp.syn_ack.is_none() || tcp.established.is_some() {
             return None;
         }
         let finding = if let Some((_, reset)) = case.root.reset_by(Role::Client) {
@@ -244,7 +244,7 @@ impl Rule for ResetBeforeClientHello {
         let facts = case.facts;
         let ending = case.root.ending.filter(|ending| ending.role == Role::Server)?;
         let up = facts.tcp.syn_ack?;
-        if facts.client().bytes + facts.server().bytes > 0 || matches!(ending.how, How::Alert(_)) {
+        if facts.client().bytes + facts.server().bytes > 0 {
             return None;
         }
         let after = ending.time.since(up);
@@ -408,7 +408,7 @@ impl Rule for InjectedReset {
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
         let ending = case.root.ending?;
         let How::Reset(reset) = ending.how else { return None };
-        if reset.refuses_syn || case.facts.progress.complete.is_some() {
+        if case.facts.progress.complete.is_some() {
             return None;
         }
         let sender = words::side(ending.role);

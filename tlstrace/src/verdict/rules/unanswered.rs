@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::engine::facts::{How, Phase, Role};
+use crate::engine::facts::{Ending, How, Phase, Role};
 use crate::engine::history;
 use crate::tls::codepoints::{AlertDescription, NamedGroup};
 use crate::verdict::{Blame, Case, Confidence, EndedHow, Finding, Severity, Specificity, words};
@@ -111,7 +111,7 @@ impl Rule for ClosedAfterClientHello {
     }
 
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
-        if case.facts.client_hello.is_none() || !case.is_hello_refused() {
+        if !case.is_hello_refused() {
             return None;
         }
         let ending = case.root.ending?;
@@ -176,7 +176,7 @@ impl Rule for ServerSilent {
             .client_hello
             .as_ref()
             .is_some_and(|hello| client.acked >= u64::from(hello.length).min(client.bytes));
-        if !case.is_hello_unanswered() || !is_received || client.stuck_at.is_some() || client.lost_on_path {
+        if !case.is_hello_unanswered() || !is_received {
             return None;
         }
         let since = facts.progress.client_hello?;
@@ -241,7 +241,7 @@ impl Rule for ClientHelloBlackholed {
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
         let facts = case.facts;
         let client = facts.client();
-        if facts.server_answered() || client.first_payload.is_none() || facts.phase() > Phase::ClientHello {
+        if facts.server_answered() {
             return None;
         }
         if case.root.ending.is_some_and(|ending| ending.role == Role::Server) {
@@ -313,10 +313,13 @@ impl Rule for ServerFlightBlackholed {
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
         let facts = case.facts;
         let server = facts.server();
-        if !facts.server_answered() || facts.phase() > Phase::ServerFlight || facts.client_hello.is_none() {
+        if facts.phase() > Phase::ServerFlight || facts.client_hello.is_none() {
             return None;
         }
-        if case.root.alert_by(Role::Client).is_some() || case.root.alert_by(Role::Server).is_some() {
+        // Whoever gives up may say goodbye (JSSE: user_canceled); any other alert has its own reason.
+        if let Some(Ending { how: How::Alert(alert), .. }) = case.root.ending
+            && !matches!(alert.description, AlertDescription::USER_CANCELED | AlertDescription::CLOSE_NOTIFY)
+        {
             return None;
         }
         let stuck = server.stuck_at.filter(|&at| at < server.bytes);
@@ -372,10 +375,7 @@ impl Rule for LargeClientHelloIntolerance {
         let facts = case.facts;
         let hello = facts.client_hello.as_ref()?;
         let listener = case.listener;
-        if !history::is_large(hello)
-            || listener.large_hello.accepted > 0
-            || listener.small_hello.accepted == 0
-        {
+        if !history::is_large(hello) || listener.large_hello.accepted > 0 {
             return None;
         }
         let refused = case.is_hello_refused()
@@ -502,7 +502,7 @@ impl Rule for TruncatedHandshake {
 
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
         let ending = case.root.ending?;
-        if !case.spoke_tls() || case.facts.phase() == Phase::Complete {
+        if !case.spoke_tls() {
             return None;
         }
         Some(
