@@ -8,6 +8,7 @@
 //! one of these can be forced unnoticed, the check fails. The others pick words, evidence and confidence, and are listed
 //! for information.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -66,11 +67,21 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Copies what git knows of; files that did not change keep their time, so that little is built anew.
+/// Copies what git knows of, and nothing else stays; files that did not change keep their time, so that little is built
+/// anew.
 fn copy_workspace(tree: &Path) -> Result<()> {
     let listed = Command::new("git").args(["ls-files", "-z"]).current_dir(workspace()).output()?;
     let listed = String::from_utf8(listed.stdout).context("a path is not UTF-8")?;
-    for path in listed.split('\0').filter(|path| !path.is_empty()) {
+    let listed: BTreeSet<_> = listed.split('\0').filter(|path| !path.is_empty()).collect();
+    if tree.exists() {
+        for file in rust_files(tree)? {
+            let path = file.strip_prefix(tree)?;
+            if !listed.iter().any(|listed| path == Path::new(listed)) {
+                fs::remove_file(&file)?;
+            }
+        }
+    }
+    for path in listed {
         let (from, to) = (workspace().join(path), tree.join(path));
         let Ok(content) = fs::read(&from) else { continue };
         if fs::read(&to).is_ok_and(|copy| copy == content) {
