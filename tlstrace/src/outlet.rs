@@ -60,6 +60,8 @@ struct State {
     lost: Lost,
     is_closed: bool,
     is_ending: bool,
+    /// Somebody waits for what is queued to be written: else there is nobody to wake, which takes a system call.
+    is_awaited: bool,
 }
 
 /// Messages one behind the other.
@@ -106,6 +108,7 @@ impl Monitor {
     /// lost, and nothing can be written any more.
     pub fn finish(&self, patience: Duration) -> Lost {
         let mut state = self.shared.lock();
+        state.is_awaited = true;
         self.shared.changed.notify_all();
         while !state.is_idle() && !state.is_closed {
             let writes = state.writes;
@@ -149,7 +152,10 @@ impl Write for Outlet {
         if state.is_closed {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        if !state.queue.bytes.is_empty() && state.in_hand == 0 {
+        let is_thread_idle = state.in_hand == 0 && !state.queue.bytes.is_empty();
+        // The thread wants the lock as soon as it wakes.
+        drop(state);
+        if is_thread_idle {
             self.shared.changed.notify_all();
         }
         Ok(())
@@ -178,7 +184,9 @@ impl Shared {
             batch.clear();
             let mut state = self.lock();
             state.in_hand = 0;
-            self.changed.notify_all();
+            if state.is_awaited {
+                self.changed.notify_all();
+            }
             let idle = |state: &mut State| state.queue.bytes.is_empty() && !state.is_ending;
             state = self.changed.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner);
             if state.queue.bytes.is_empty() {
@@ -228,7 +236,9 @@ impl Shared {
             let mut state = self.lock();
             state.in_hand = state.in_hand.saturating_sub(done);
             state.writes += 1;
-            self.changed.notify_all();
+            if state.is_awaited {
+                self.changed.notify_all();
+            }
         }
         out.flush()
     }
