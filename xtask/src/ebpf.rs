@@ -174,14 +174,14 @@ fn build(root: &Path, toolchain: &Toolchain) -> Result<Vec<u8>> {
         .kind
         .cargo()
         .current_dir(root.join("tlstrace-ebpf"))
-        .args(["--release", "--locked", "--target", TARGET, "--target-dir"])
+        .args(["--profile", "bpf", "--locked", "--target", TARGET, "--target-dir"])
         .arg(&target_directory)
         .env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", "bpf-linker")
         .env("CARGO_ENCODED_RUSTFLAGS", flags(root)?.join("\x1f"))
         .status()
         .context("cannot start cargo")?;
     ensure!(status.success(), "the BPF programs do not compile");
-    let built = target_directory.join(TARGET).join("release/tlstrace-ebpf");
+    let built = target_directory.join(TARGET).join("bpf/tlstrace-ebpf");
     strip(&fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?)
 }
 
