@@ -427,7 +427,8 @@ fn apache(namespace: &Namespace, pki: &Pki, listeners: &[&Listener]) -> Result<C
     let file = directory.join("apache.conf");
     fs::write(&file, text)?;
     let mut command = namespace.command("apache2");
-    command.args(["-D", "FOREGROUND", "-f"]).arg(file);
+    // One process: what a master leaves behind when it is killed would go on listening.
+    command.args(["-X", "-f"]).arg(file);
     Ok(command)
 }
 
