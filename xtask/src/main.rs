@@ -9,6 +9,7 @@ mod disagree;
 mod ebpf;
 mod fuzz;
 mod matrix;
+mod memory;
 mod mutants;
 mod privilege;
 mod release;

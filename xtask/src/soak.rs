@@ -24,6 +24,7 @@ use tlstrace_peers::{
 };
 
 use crate::cargo;
+use crate::memory::Memory;
 use crate::privilege::Privilege;
 
 /// Watch a steady load for a long time, and fail if memory or file descriptors grow or if a verdict is missing
@@ -269,18 +270,9 @@ impl Load<'_> {
     }
 
     fn sample(&self, watch: &Process, at: Duration, verdicts: u64) -> Result<Sample> {
-        let process = PathBuf::from(format!("/proc/{}", watch.id()));
-        let rollup = fs::read_to_string(process.join("smaps_rollup"))?;
-        let kib = |what: &str| {
-            let line = rollup.lines().find_map(|line| line.strip_prefix(what));
-            line.and_then(|line| line.split_whitespace().next()?.parse().ok()).context("smaps_rollup")
-        };
-        let sample = Sample {
-            rss_kib: kib("Rss:")?,
-            pss_kib: kib("Pss:")?,
-            descriptors: fs::read_dir(process.join("fd"))?.count(),
-        };
-        let Sample { rss_kib, pss_kib, descriptors } = sample;
+        let Memory { rss_kib, pss_kib } = Memory::of(watch.id())?;
+        let descriptors = fs::read_dir(format!("/proc/{}/fd", watch.id()))?.count();
+        let sample = Sample { rss_kib, pss_kib, descriptors };
         let (seconds, connections) = (at.as_secs(), self.made.load(Ordering::Relaxed));
         show(&format!(
             "{seconds:7} s  {connections:11}  {verdicts:8}  {rss_kib:7}  {pss_kib:7}  {descriptors:11}"

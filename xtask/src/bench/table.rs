@@ -107,9 +107,10 @@ pub(super) fn median(sorted: &[f64]) -> f64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }
 
-/// A count as a figure.
-pub(super) fn count_of(count: usize) -> f64 {
-    u32::try_from(count).map_or(f64::INFINITY, f64::from)
+/// A count as a figure; exact up to 2⁵³.
+#[expect(clippy::cast_precision_loss, reason = "no count here comes near 2⁵³")]
+pub(super) fn count_of(count: impl TryInto<u64>) -> f64 {
+    count.try_into().map_or(f64::INFINITY, |count| count as f64)
 }
 
 /// Three digits are enough of what is small.

@@ -14,6 +14,7 @@ use tlstrace_peers::{Family, Pair};
 
 use super::script::{Ending, Script, Side, play};
 use super::{PORT, now};
+use crate::bench::table::count_of;
 
 /// Client port and last byte of the server's address: they tell the connections of a run apart.
 pub(super) type Connection = (u16, u8);
@@ -39,7 +40,7 @@ pub(super) struct Made {
 
 impl Made {
     pub(super) fn rate(&self) -> f64 {
-        super::to_f64(self.connections) / self.time.as_secs_f64()
+        count_of(self.connections) / self.time.as_secs_f64()
     }
 }
 
@@ -115,7 +116,7 @@ impl Hosts {
             }
             stream.shutdown(Shutdown::Write)?;
             join(sink)?;
-            Ok(super::to_f64(sent) / (now() - start).as_secs_f64())
+            Ok(count_of(sent) / (now() - start).as_secs_f64())
         })
     }
 
@@ -170,7 +171,7 @@ impl Load<'_> {
         for server in servers.iter().cycle() {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             if let Some(interval) = self.interval {
-                let due = self.start + Duration::from_secs_f64(interval * super::to_f64(number));
+                let due = self.start + Duration::from_secs_f64(interval * count_of(number));
                 if due >= end {
                     break;
                 }

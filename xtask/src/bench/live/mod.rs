@@ -18,7 +18,7 @@ use aya::sys::{Stats, enable_stats};
 use nix::unistd::Uid;
 
 use super::release_build;
-use super::table::Table;
+use super::table::{Table, count_of};
 use generator::{Hosts, Made};
 use observer::{Observer, Program, Report, Task};
 use script::Script;
@@ -174,16 +174,18 @@ struct Outcome {
 
 impl Outcome {
     fn per_handshake(&self, time: Duration) -> f64 {
-        time.as_secs_f64() * 1e6 / to_f64(self.made.connections)
+        time.as_secs_f64() * 1e6 / count_of(self.made.connections)
     }
 
     /// Handshakes without a line; of a program that prints none, packets.
     fn lost(&self) -> f64 {
-        to_f64(self.report.dropped.unwrap_or_else(|| self.made.connections.saturating_sub(self.report.seen)))
+        count_of(
+            self.report.dropped.unwrap_or_else(|| self.made.connections.saturating_sub(self.report.seen)),
+        )
     }
 
     fn memory(&self) -> [Option<f64>; 2] {
-        let [end, third] = [self.pss_kib, self.pss_kib_after_a_third].map(|kib| to_f64(kib) / 1024.0);
+        let [end, third] = [self.pss_kib, self.pss_kib_after_a_third].map(|kib| count_of(kib) / 1024.0);
         [Some(end), Some(end - third)]
     }
 }
@@ -213,7 +215,7 @@ impl Bench {
         if let Some(totals) = outcome.report.totals.as_ref().filter(|_| outcome.lost() > 0.0) {
             tables.unpaced.remark(format!("{} of {}: {totals}", program.name(), outcome.made.connections));
         }
-        let share = program.prints().then(|| 100.0 * outcome.lost() / to_f64(outcome.made.connections));
+        let share = program.prints().then(|| 100.0 * outcome.lost() / count_of(outcome.made.connections));
         let cpu = outcome.per_handshake(outcome.cpu);
         let [memory, grown] = outcome.memory();
         tables.unpaced.add(
@@ -243,12 +245,7 @@ impl Bench {
             let missing = outcome.made.decided.len() - latencies.len();
             tables.latency.add(
                 format!("{}, {what}, {rate}/s", program.name()),
-                &[
-                    Some(outcome.made.rate()),
-                    percentile(50),
-                    percentile(99),
-                    Some(super::table::count_of(missing)),
-                ],
+                &[Some(outcome.made.rate()), percentile(50), percentile(99), Some(count_of(missing))],
             );
         }
         Ok(())
@@ -299,12 +296,6 @@ impl Bench {
         tables.start.add(program.name(), &[Some(observer.started_in.as_secs_f64() * 1e3)]);
         Ok(observer)
     }
-}
-
-/// A count as a figure; exact up to 2⁵³.
-#[expect(clippy::cast_precision_loss, reason = "no count here comes near 2⁵³")]
-const fn to_f64(count: u64) -> f64 {
-    count as f64
 }
 
 #[expect(clippy::disallowed_methods, reason = "a bench takes real time")]

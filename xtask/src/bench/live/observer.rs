@@ -20,6 +20,7 @@ use tlstrace_peers::{Namespace, Pair, installed};
 
 use super::generator::Connection;
 use super::now;
+use crate::memory::Memory;
 
 /// A program that can watch.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
@@ -254,12 +255,7 @@ impl Observer {
 
     /// Proportional set size of all its processes, in KiB.
     pub(super) fn pss_kib(&self) -> Result<u64> {
-        let sizes = processes(self.child.id()).into_iter().map(|pid| -> Result<u64> {
-            let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-            let size = rollup.lines().find_map(|line| line.strip_prefix("Pss:")?.split_whitespace().next());
-            Ok(size.context("no Pss in smaps_rollup")?.parse()?)
-        });
-        sizes.sum()
+        processes(self.child.id()).into_iter().map(|pid| Ok(Memory::of(pid)?.pss_kib)).sum()
     }
 
     /// What its BPF programs have taken since the kernel's statistics were switched on.
