@@ -17,7 +17,7 @@ use crate::capture::addresses;
 use crate::capture::clock::{self, Clock};
 use crate::capture::health::{self, Conditions, Health};
 use crate::capture::interfaces::Change;
-use crate::capture::ring::Pace;
+use crate::capture::ring::{Pace, Wait};
 use crate::capture::turnover::{Turn, Turnover};
 use crate::capture::{Capture, Input, Wake};
 use crate::cli::notice;
@@ -34,6 +34,10 @@ use crate::summary::CaptureTotals;
 const WARM_UP: Duration = Duration::from_mins(1);
 /// The same for connections on an interface that has just come: their SYN may have been faster than we were.
 const WARM_UP_OF_NEWCOMER: Duration = Duration::from_secs(5);
+
+/// Looks at the ring, while events flow, between two turns for signals, interfaces and everybody else: they wait for some
+/// 10 ms.
+const LOOKS_IN_A_ROW: u32 = 16;
 
 /// How often a collector is told what was counted.
 const MEASURE_EVERY: Duration = Duration::from_secs(10);
@@ -199,6 +203,7 @@ impl Live<'_, '_> {
     async fn until_end(&mut self, signals: &mut Signals, timeout: Option<Duration>) -> anyhow::Result<End> {
         let mut health = Health::default();
         let mut pace = Pace::default();
+        let mut looks = 0;
         let mut looked = Duration::ZERO;
         let mut measured = Duration::ZERO;
         let mut output = OutputHealth::default();
@@ -207,10 +212,19 @@ impl Live<'_, '_> {
         let mut second = time::interval(clock::RESYNCHRONISE_EVERY);
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let wait = pace.after_drain(self.step()?);
+            let mut wait = pace.after_drain(self.step()?);
             if self.report.gate().is_full() {
                 return Ok(End::Count);
             }
+            if wait == Wait::Tick {
+                self.capture.tick()?;
+                looks += 1;
+                if looks < LOOKS_IN_A_ROW {
+                    continue;
+                }
+                wait = Wait::No;
+            }
+            looks = 0;
             let due = [self.engine.poll_timeout(), self.report.deadline()].into_iter().flatten().min();
             let due = due.map(|due| due.since(self.clock.now()).max(SHORTEST));
             tokio::select! {

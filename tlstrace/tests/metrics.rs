@@ -137,7 +137,7 @@ fn observe(metrics: &Metrics) -> Vec<Verdict> {
         let mut reader = CaptureReader::open(&path).unwrap();
         feed(&mut reader, &mut engine, &mut |Output::Verdict(verdict)| {
             metrics.observe(&verdict);
-            verdicts.push(*verdict);
+            verdicts.push(verdict);
             Ok(ControlFlow::Continue(()))
         })
         .unwrap();

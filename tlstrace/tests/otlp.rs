@@ -203,7 +203,7 @@ fn verdict() -> Verdict {
     let mut engine = Engine::new(Settings::default());
     let mut verdicts = Vec::new();
     feed(&mut CaptureReader::open(&path).unwrap(), &mut engine, &mut |Output::Verdict(verdict)| {
-        verdicts.push(*verdict);
+        verdicts.push(verdict);
         Ok(ControlFlow::Continue(()))
     })
     .unwrap();

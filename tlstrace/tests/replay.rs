@@ -230,7 +230,7 @@ fn replay_bytes(capture: &[u8]) -> (Vec<Verdict>, Result<Summary, ReplayError>) 
     let mut engine = Engine::new(Settings::default());
     let summary = replay::feed(&mut reader, &mut engine, &mut |output| {
         let Output::Verdict(verdict) = output;
-        verdicts.push(*verdict);
+        verdicts.push(verdict);
         Ok(ControlFlow::Continue(()))
     });
     (verdicts, summary)

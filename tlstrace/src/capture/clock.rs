@@ -5,12 +5,8 @@
 //! of the events whatever happens to the wall clock, and no duration is ever wrong by more than a tenth.
 
 use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::time::Duration;
 
-use tokio::io::unix::AsyncFd;
-
-use super::pollable;
 use crate::engine::timestamp::Timestamp;
 
 /// How often [`Clock::resynchronise`] wants to be called.
@@ -50,69 +46,6 @@ impl Clock {
     }
 }
 
-/// A periodic alarm, finer than the runtime's timers, which count whole milliseconds.
-pub(super) struct Ticker {
-    timer: AsyncFd<OwnedFd>,
-    period: Duration,
-    is_running: bool,
-}
-
-impl Ticker {
-    /// A ticker that does not run yet; needs a tokio runtime around it.
-    pub(super) fn new(period: Duration) -> io::Result<Self> {
-        // SAFETY: timerfd_create(2) touches no memory of ours.
-        let descriptor =
-            unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_NONBLOCK | libc::TFD_CLOEXEC) };
-        if descriptor < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the descriptor is open, and nobody else has it.
-        let timer = unsafe { OwnedFd::from_raw_fd(descriptor) };
-        Ok(Self { timer: pollable(timer)?, period, is_running: false })
-    }
-
-    /// Starts the ticker, if it does not run: the first tick comes a whole period later.
-    pub(super) fn start(&mut self) -> io::Result<()> {
-        if self.is_running { Ok(()) } else { self.set(self.period) }
-    }
-
-    /// Stops the ticker, so that it wakes nobody, and forgets a tick that nobody waited for.
-    pub(super) fn stop(&mut self) -> io::Result<()> {
-        if self.is_running { self.set(Duration::ZERO) } else { Ok(()) }
-    }
-
-    /// Waits for the next tick; one that nobody waited for is given at once.
-    pub(super) async fn tick(&mut self) -> io::Result<()> {
-        loop {
-            let mut guard = self.timer.readable().await?;
-            let mut count = [0; 8];
-            let read = guard.try_io(|timer| {
-                // SAFETY: `count` has room for as many bytes as read(2) is told that it has.
-                let bytes = unsafe { libc::read(timer.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
-                if bytes < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-            });
-            if let Ok(read) = read {
-                return read;
-            }
-        }
-    }
-
-    /// A period of zero stops the timer (`timerfd_settime(2)`).
-    fn set(&mut self, period: Duration) -> io::Result<()> {
-        let time = libc::timespec { tv_sec: 0, tv_nsec: period.subsec_nanos().into() };
-        let setting = libc::itimerspec { it_interval: time, it_value: time };
-        // SAFETY: `setting` lives throughout the call, and no old value is asked for.
-        let result = unsafe {
-            libc::timerfd_settime(self.timer.as_raw_fd(), 0, &raw const setting, std::ptr::null_mut())
-        };
-        if result < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        self.is_running = !period.is_zero();
-        Ok(())
-    }
-}
-
 /// How many seconds local time is east of UTC now (`TZ`, /etc/localtime); 0 where that is not known.
 pub fn utc_offset() -> i32 {
     let Ok(seconds) = libc::time_t::try_from(read(libc::CLOCK_REALTIME) / 1_000_000_000) else { return 0 };
@@ -135,9 +68,9 @@ pub fn is_synchronised() -> bool {
 }
 
 /// Length of the bent part of a [`Line`], in nanoseconds.
-const BEND: i128 = 1_000_000_000;
+const BEND: i64 = 1_000_000_000;
 /// Steepest bend: a tenth, in nanoseconds per [`BEND`].
-const STEEPEST: i128 = BEND / 10;
+const STEEPEST: i64 = BEND / 10;
 
 /// Wall time as a function of monotonic time: continuous and increasing, also across [`Line::steer`].
 #[derive(Clone, Copy, Debug)]
@@ -145,21 +78,20 @@ struct Line {
     monotonic: u64,
     wall: u64,
     /// What the wall clock gains in the [`BEND`] after `monotonic`, in nanoseconds.
-    slope: i128,
+    slope: i64,
 }
 
 impl Line {
     fn at(self, monotonic: u64) -> u64 {
-        let passed = i128::from(monotonic) - i128::from(self.monotonic);
-        let gained = passed.min(BEND) * self.slope / BEND;
-        let wall = i128::from(self.wall) + passed + gained;
-        u64::try_from(wall.max(0)).unwrap_or(u64::MAX)
+        let passed = monotonic.wrapping_sub(self.monotonic).cast_signed();
+        let gained = passed.clamp(-BEND, BEND) * self.slope / BEND;
+        self.wall.saturating_add_signed(passed.saturating_add(gained))
     }
 
     /// Bends the line at `monotonic` towards `wall`; says how far it was off.
     fn steer(&mut self, monotonic: u64, wall: u64) -> Duration {
         let here = self.at(monotonic);
-        let slope = (i128::from(wall) - i128::from(here)).clamp(-STEEPEST, STEEPEST);
+        let slope = wall.wrapping_sub(here).cast_signed().clamp(-STEEPEST, STEEPEST);
         *self = Self { monotonic, wall: here, slope };
         Duration::from_nanos(wall.abs_diff(here))
     }

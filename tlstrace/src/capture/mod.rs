@@ -31,7 +31,7 @@ use std::error::Error;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
-use std::{fs, io};
+use std::{fs, io, thread};
 
 use anyhow::Context as _;
 use aya::maps::{Array, MapData, PerCpuArray};
@@ -44,11 +44,12 @@ use tlstrace_common::event::{Event, TcpFlags};
 use tlstrace_common::skip::Counter;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::time;
 
 pub use self::attach::{AttachError, Hook, Mode};
 use self::attach::{Attachment, attach};
 pub use self::choice::Choice;
-use self::clock::{Clock, Ticker};
+use self::clock::Clock;
 use self::health::{Counters, Surroundings};
 use self::interfaces::{Change, Interface, Monitor, Names, Selection};
 use self::loader::Programs;
@@ -123,7 +124,6 @@ pub struct Capture {
     /// What the kernel says of the RSTs that it sends, where it says anything.
     reports: Option<Reports>,
     monitor: Monitor,
-    ticker: Ticker,
     log: Option<AsyncFd<EbpfLogger<&'static dyn log::Log>>>,
     settings: Settings,
     control: Array<MapData, Control>,
@@ -174,7 +174,6 @@ impl Capture {
             ring: Ring::new(maps.events)?,
             reports,
             monitor,
-            ticker: Ticker::new(ring::TICK).context("cannot create a timer")?,
             log: log.context("cannot poll the log of the BPF programs")?,
             settings,
             control: maps.control,
@@ -271,33 +270,27 @@ impl Capture {
         self.attachments.is_empty() && !self.settings.interfaces.is_open()
     }
 
+    /// Lets a tick pass, and the thread with everything on it: a turn of the runtime, which polls all that may happen,
+    /// takes longer than most looks at the ring.
+    pub fn tick(&mut self) -> io::Result<()> {
+        self.announce_sleep(false)?;
+        thread::sleep(ring::TICK);
+        Ok(())
+    }
+
     /// Waits as long as `wait` allows. Cancelling it loses nothing.
     pub async fn wait(&mut self, wait: Wait) -> io::Result<Wake> {
-        let sleeping = u32::from(matches!(wait, Wait::Announce | Wait::Sleep));
-        // Anew each time but for polling: a wake-up that came to nothing has taken it back.
-        if sleeping == 1 || self.announced.consumer_sleeping != sleeping {
-            self.announced.consumer_sleeping = sleeping;
-            self.announce()?;
-        }
-        match wait {
-            Wait::No => {}
-            Wait::Tick => self.ticker.start()?,
-            // A whole period from the announcement on.
-            Wait::Announce => self.ticker.stop().and_then(|()| self.ticker.start())?,
-            Wait::Sleep => self.ticker.stop()?,
-        }
-        let Self { ring, monitor, log, ticker, .. } = self;
+        self.announce_sleep(matches!(wait, Wait::Announce | Wait::Sleep))?;
+        let Self { ring, monitor, log, .. } = self;
+        let look = async {
+            match wait {
+                Wait::No => tokio::task::yield_now().await,
+                Wait::Tick | Wait::Announce => time::sleep(ring::TICK).await,
+                Wait::Sleep => std::future::pending().await,
+            }
+        };
+        tokio::pin!(look);
         loop {
-            let tick = async {
-                match wait {
-                    Wait::No => {
-                        tokio::task::yield_now().await;
-                        Ok(())
-                    }
-                    Wait::Tick | Wait::Announce => ticker.tick().await,
-                    Wait::Sleep => std::future::pending().await,
-                }
-            };
             let woken = async {
                 match wait {
                     Wait::No | Wait::Tick => std::future::pending().await,
@@ -306,11 +299,22 @@ impl Capture {
             };
             tokio::select! {
                 () = woken => return Ok(Wake::Ring),
-                result = tick => return result.map(|()| Wake::Ring),
+                () = &mut look => return Ok(Wake::Ring),
                 changes = monitor.changes() => return Ok(Wake::Interfaces(changes)),
                 () = flush(log) => {}
             }
         }
+    }
+
+    /// Tells the programs whether to wake us.
+    fn announce_sleep(&mut self, is_sleeping: bool) -> io::Result<()> {
+        let sleeping = u32::from(is_sleeping);
+        // Anew each time but for polling: a wake-up that came to nothing has taken it back.
+        if is_sleeping || self.announced.consumer_sleeping != sleeping {
+            self.announced.consumer_sleeping = sleeping;
+            self.announce()?;
+        }
+        Ok(())
     }
 
     /// Follows a change; says what came of it.

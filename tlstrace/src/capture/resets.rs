@@ -17,8 +17,8 @@ use tlstrace_common::symbols;
 use super::btf::Btf;
 use super::clock::Clock;
 use super::loader::Programs;
-use super::ring;
 use crate::engine::resets::{LocalReset, Process};
+use crate::engine::segment::address;
 use crate::engine::timestamp::Timestamp;
 
 /// What has to be known of the kernel to read its reports.
@@ -98,8 +98,8 @@ impl Reports {
             && reason.as_deref().is_some_and(|reason| is_act_of_process(reason, report.state));
         LocalReset {
             timestamp: clock.at(report.timestamp_ns),
-            local: SocketAddr::new(ring::address(report.local), report.local_port),
-            remote: SocketAddr::new(ring::address(report.remote), report.remote_port),
+            local: SocketAddr::new(address(report.local), report.local_port),
+            remote: SocketAddr::new(address(report.remote), report.remote_port),
             sequence: report.sequence,
             acknowledgement: report.acknowledgement,
             reason,

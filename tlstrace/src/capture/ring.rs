@@ -4,7 +4,7 @@
 //! said that it sleeps (`Control::consumer_sleeping`). Between "I am going to sleep" and sleeping there is a
 //! moment in which the program may have read the old value: hence [`Pace`], which looks once more.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -14,7 +14,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::clock::Clock;
 use super::pollable;
-use crate::engine::segment::{Chunk, Direction, Segment};
+use crate::engine::segment::{Chunk, Direction, Segment, address};
 
 /// How long to wait before looking again while events flow: short beside a round trip, long beside a look.
 pub(super) const TICK: Duration = Duration::from_micros(500);
@@ -131,11 +131,6 @@ pub(super) fn segment<'a>(event: &event::Segment<'a>, clock: &Clock) -> Segment<
     }
 }
 
-/// IPv4-mapped addresses (RFC 4291 §2.5.5.2) become IPv4.
-pub(super) fn address(octets: [u8; 16]) -> IpAddr {
-    Ipv6Addr::from(octets).to_canonical()
-}
-
 /// Every one is counted; the log has the first, the second, the fourth …
 fn log_malformed(count: u64, error: DecodeError, bytes: &[u8]) {
     if count.is_power_of_two() {
@@ -146,16 +141,6 @@ fn log_malformed(count: u64, error: DecodeError, bytes: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn mapped_addresses_become_ipv4_and_others_stay_ipv6() {
-        let mapped = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 1];
-        assert_eq!(address(mapped).to_string(), "10.0.0.1");
-        let mut native = [0; 16];
-        native[0] = 0xfd;
-        native[15] = 1;
-        assert_eq!(address(native).to_string(), "fd00::1");
-    }
 
     #[test]
     fn sleep_is_announced_before_it_is_taken_and_the_ring_looked_at_in_between() {

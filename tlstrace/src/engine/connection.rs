@@ -278,7 +278,7 @@ impl Connection {
         };
         self.note_completion();
         if segment.is_fin() && !self.has_closed(role) {
-            self.facts.history.push(role, 'N');
+            self.facts.history.push(role, b'N');
             let position = self.side(role).stream.fin().unwrap_or_default();
             self.end(segment, role, How::Close, position);
         }
@@ -607,7 +607,7 @@ impl Connection {
             .then(|| other.stream.offset_of(segment.acknowledgement))
             .flatten()
             .and_then(|at| u64::try_from(at).ok());
-        self.facts.history.push(role, 'Z');
+        self.facts.history.push(role, b'Z');
         insert_causally(
             &mut self.facts.endings,
             Ending { role, how: How::Reset(reset), time: segment.timestamp, position, received },
@@ -719,14 +719,14 @@ fn note_tls13(facts: &mut HandshakeFacts) {
     let news = [
         (
             Role::Client,
-            'X',
+            b'X',
             finished.is_some() && certificate != ClientCertificate::NotSent,
             progress.client_finished.is_some(),
         ),
-        (Role::Client, 'F', finished.is_some(), progress.client_finished.is_some()),
-        (Role::Client, 'E', alert, progress.client_refused),
-        (Role::Client, 'D', client_data.is_some(), progress.client_data.is_some()),
-        (Role::Server, 'D', server_data.is_some(), progress.server_data.is_some()),
+        (Role::Client, b'F', finished.is_some(), progress.client_finished.is_some()),
+        (Role::Client, b'E', alert, progress.client_refused),
+        (Role::Client, b'D', client_data.is_some(), progress.client_data.is_some()),
+        (Role::Server, b'D', server_data.is_some(), progress.server_data.is_some()),
     ];
     progress.client_refused |= alert;
     progress.client_finished = progress.client_finished.or(finished);
@@ -830,17 +830,16 @@ impl<'a> Learner<'a> {
         }
     }
 
-    fn push(&mut self, letter: char) {
+    fn push(&mut self, letter: u8) {
         self.facts.history.push(self.role, letter);
     }
 
-    fn client_hello(&mut self, hello: ClientHello) {
+    fn client_hello(&mut self, hello: Box<ClientHello>) {
         if self.role == Role::Server && self.facts.client_hello.is_none() {
             self.role = Role::Client;
             self.roles_inverted = true;
         }
-        self.push('C');
-        let hello = Box::new(hello);
+        self.push(b'C');
         if self.facts.client_hello.is_none() {
             self.facts.client_hello = Some(hello);
             self.facts.progress.client_hello = Some(self.now);
@@ -894,7 +893,7 @@ impl Observer for Learner<'_> {
         let letter = match header.content_type {
             ContentType::HANDSHAKE if finished.is_none() => {
                 *finished = Some(now);
-                Some('F')
+                Some(b'F')
             }
             ContentType::HANDSHAKE if progress.complete.is_some() => {
                 self.facts.renegotiation.get_or_insert((self.role, now));
@@ -906,9 +905,9 @@ impl Observer for Learner<'_> {
                 if version.is_some() && finished.is_some() {
                     data.get_or_insert(now);
                 }
-                first.then_some('D')
+                first.then_some(b'D')
             }
-            ContentType::ALERT => Some('E'),
+            ContentType::ALERT => Some(b'E'),
             _ => None,
         };
         if let Some(letter) = letter {
@@ -931,7 +930,7 @@ impl Observer for Learner<'_> {
     }
 
     fn change_cipher_spec(&mut self) {
-        self.push('I');
+        self.push(b'I');
         let now = self.now;
         self.facts.peer_mut(self.role).change_cipher_spec.get_or_insert(now);
         let facts = &mut *self.facts;
@@ -947,7 +946,7 @@ impl Observer for Learner<'_> {
     }
 
     fn alert(&mut self, level: AlertLevel, description: AlertDescription) {
-        self.push('L');
+        self.push(b'L');
         let alert = Alert { level, description };
         let peer = self.facts.peer_mut(self.role);
         if peer.alerts.len() < MAX_ALERTS {
@@ -988,9 +987,9 @@ impl Observer for Learner<'_> {
         };
         let progress = &mut self.facts.progress;
         match message {
-            Message::ClientHello(hello) => self.client_hello(*hello),
+            Message::ClientHello(hello) => self.client_hello(hello),
             Message::ServerHello(hello) if hello.is_hello_retry_request => {
-                self.push('J');
+                self.push(b'J');
                 if self.facts.hello_retry_request.is_some() {
                     self.facts.second_hello_retry_request = true;
                 } else {
@@ -998,7 +997,7 @@ impl Observer for Learner<'_> {
                 }
             }
             Message::ServerHello(hello) => {
-                self.push('S');
+                self.push(b'S');
                 if self.facts.server_hello.is_none() {
                     self.facts.progress.server_hello = Some(now);
                     self.facts.progress.resumed |= hello.psk_selected;
@@ -1010,16 +1009,16 @@ impl Observer for Learner<'_> {
                     Role::Client => progress.client_certificate.get_or_insert(now),
                     Role::Server => progress.server_certificate.get_or_insert(now),
                 };
-                self.push('X');
+                self.push(b'X');
                 self.facts.peer_mut(self.role).certificates.get_or_insert(chain);
             }
             Message::CertificateRequest(request) => {
-                self.push('R');
+                self.push(b'R');
                 self.facts.certificate_request.get_or_insert_with(|| Box::new(request));
             }
             Message::ServerHelloDone => {
                 progress.server_hello_done.get_or_insert(now);
-                self.push('Y');
+                self.push(b'Y');
             }
             Message::ServerKeyExchange(_)
             | Message::ClientKeyExchange
@@ -1037,7 +1036,7 @@ impl Observer for Learner<'_> {
 
     fn ssl_v2_hello(&mut self, message: Option<&[u8]>) {
         if let Some(Decoded::Complete(hello)) = message.map(ClientHello::decode_ssl_v2) {
-            self.client_hello(hello);
+            self.client_hello(Box::new(hello));
         }
     }
 
@@ -1064,19 +1063,19 @@ impl Learner<'_> {
                 if ecdhe && let Some(&[NAMED_CURVE, high, low, ..]) = body {
                     self.facts.server_key_exchange_group = Some(NamedGroup(u16::from_be_bytes([high, low])));
                 }
-                'K'
+                b'K'
             }
             HandshakeType::CLIENT_KEY_EXCHANGE => {
                 progress.client_key_exchange.get_or_insert(now);
-                'K'
+                b'K'
             }
             HandshakeType::CERTIFICATE_VERIFY => {
                 progress.client_certificate_verify.get_or_insert(now);
-                'V'
+                b'V'
             }
             HandshakeType::NEW_SESSION_TICKET => {
                 progress.session_ticket = true;
-                'T'
+                b'T'
             }
             _ => return false,
         };
@@ -1091,23 +1090,23 @@ impl Learner<'_> {
         let letter = match kind {
             HandshakeType::CLIENT_HELLO => {
                 if let Some(hello) = body.and_then(ClientHello::decode_truncated) {
-                    return self.client_hello(hello);
+                    return self.client_hello(Box::new(hello));
                 }
                 progress.client_hello.get_or_insert(now);
-                'C'
+                b'C'
             }
             HandshakeType::SERVER_HELLO => {
                 progress.server_hello.get_or_insert(now);
-                'S'
+                b'S'
             }
             HandshakeType::CERTIFICATE => {
                 match self.role {
                     Role::Client => progress.client_certificate.get_or_insert(now),
                     Role::Server => progress.server_certificate.get_or_insert(now),
                 };
-                'X'
+                b'X'
             }
-            HandshakeType::CERTIFICATE_REQUEST => 'R',
+            HandshakeType::CERTIFICATE_REQUEST => b'R',
             _ => return,
         };
         self.push(letter);

@@ -5,6 +5,8 @@
 
 use std::net::SocketAddr;
 
+use smallvec::SmallVec;
+
 use crate::tls::alert::Alert;
 use crate::tls::certificate::CertificateChain;
 use crate::tls::client_hello::ClientHello;
@@ -23,6 +25,8 @@ use super::tls13::{ClientCertificate, Exchange};
 pub const MAX_OPAQUE_RECORDS: usize = 32;
 /// Most letters of a [`History`].
 const MAX_HISTORY: usize = 64;
+/// Letters that most have room in.
+const USUAL_HISTORY: usize = 24;
 /// Most endings that are kept of one connection.
 pub(crate) const MAX_ENDINGS: usize = 16;
 
@@ -318,10 +322,11 @@ impl std::fmt::Display for ConnectionId {
 
 /// One letter per event, upper case for the client (the letters are listed in `OUTPUT.md`).
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct History(String);
+pub struct History(SmallVec<[u8; USUAL_HISTORY]>);
 
 impl History {
-    pub(crate) fn push(&mut self, role: Role, letter: char) {
+    /// Adds an ASCII letter.
+    pub(crate) fn push(&mut self, role: Role, letter: u8) {
         if self.0.len() < MAX_HISTORY {
             self.0.push(match role {
                 Role::Client => letter.to_ascii_uppercase(),
@@ -331,7 +336,7 @@ impl History {
     }
 
     pub fn as_str(&self) -> &str {
-        &self.0
+        std::str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 

@@ -95,7 +95,7 @@ impl Settings {
 /// What the engine has to say.
 #[derive(Clone, Debug)]
 pub enum Output {
-    Verdict(Box<Verdict>),
+    Verdict(Verdict),
 }
 
 /// How much the engine has seen.
@@ -313,7 +313,7 @@ impl Engine {
         connection.handle(segment, &mut self.certificates);
         follow_waiting(connection, &mut self.history);
         let is_due = connection.is_accepted() && connection.stage == Stage::Open;
-        self.table.weigh(slot);
+        self.table.weigh_after(slot, segment);
         while let Some(heavy) = self.table.pop_too_heavy() {
             self.evict(heavy);
         }
@@ -495,7 +495,7 @@ impl Engine {
             None => verdict,
         };
         self.counts.verdicts += 1;
-        self.outputs.push_back(Output::Verdict(Box::new(verdict)));
+        self.outputs.push_back(Output::Verdict(verdict));
     }
 }
 

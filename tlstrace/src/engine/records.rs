@@ -366,6 +366,13 @@ impl Records {
     }
 
     fn record_header(&mut self, bytes: &[u8], observer: &mut impl Observer) -> usize {
+        if self.partial.is_empty()
+            && let Some(whole) = bytes.get(..RecordHeader::LEN)
+            && let Decoded::Complete(header) = RecordHeader::decode(whole)
+        {
+            self.begin_body(header, observer);
+            return RecordHeader::LEN;
+        }
         let before = self.partial.len();
         self.partial.extend_from_slice(bytes.get(..RecordHeader::LEN - before).unwrap_or(bytes));
         let taken = self.partial.len() - before;
@@ -378,7 +385,6 @@ impl Records {
             }
             Decoded::Complete(header) => {
                 self.partial.clear();
-                self.records = self.records.saturating_add(1);
                 self.begin_body(header, observer);
             }
         }
@@ -386,6 +392,7 @@ impl Records {
     }
 
     fn begin_body(&mut self, header: RecordHeader, observer: &mut impl Observer) {
+        self.records = self.records.saturating_add(1);
         let kind = match header.content_type {
             ContentType::CHANGE_CIPHER_SPEC => {
                 self.change_cipher_spec_seen = true;
@@ -480,6 +487,11 @@ impl Records {
                 let before = self.message.header.len();
                 if before == 0 {
                     self.message.first_record = self.handshake_records;
+                    if let Some((&[kind, a, b, c], tail)) = rest.split_first_chunk::<MESSAGE_HEADER_LEN>() {
+                        rest = tail;
+                        self.begin_message(HandshakeType(kind), u32::from_be_bytes([0, a, b, c]), observer);
+                        continue;
+                    }
                 }
                 let (head, tail) = rest.split_at(rest.len().min(MESSAGE_HEADER_LEN - before));
                 self.message.header.extend_from_slice(head);

@@ -1,6 +1,6 @@
 //! What the engine is fed: one captured TCP segment, whether it came from the ring or from a file.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use smallvec::SmallVec;
 use tlstrace_common::event::{Notes, TcpFlags, TcpOptions};
@@ -51,6 +51,18 @@ pub struct Segment<'a> {
     pub is_own: bool,
 }
 
+/// An address as the header walk gives it: IPv4-mapped ones (RFC 4291 §2.5.5.2) become IPv4.
+pub(crate) fn address(octets: [u8; 16]) -> IpAddr {
+    let bits = u128::from_be_bytes(octets);
+    match u32::try_from(bits ^ MAPPED) {
+        Ok(v4) => Ipv4Addr::from_bits(v4).into(),
+        Err(_) => Ipv6Addr::from_bits(bits).into(),
+    }
+}
+
+/// `::ffff:0:0`, in front of an IPv4 address.
+pub(crate) const MAPPED: u128 = 0xffff << 32;
+
 /// A captured part of a segment's payload.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Chunk<'a> {
@@ -93,5 +105,20 @@ impl Segment<'_> {
     /// Whether the capture left out bytes that it should have kept.
     pub fn is_truncated(&self) -> bool {
         self.notes & Notes::TRUNCATED != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mapped_addresses_become_ipv4_and_others_stay_ipv6() {
+        let mapped = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 1];
+        assert_eq!(address(mapped).to_string(), "10.0.0.1");
+        let mut native = [0; 16];
+        native[0] = 0xfd;
+        native[15] = 1;
+        assert_eq!(address(native).to_string(), "fd00::1");
     }
 }

@@ -2,16 +2,17 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
 use foldhash::fast::RandomState;
 
 use super::connection::{Connection, Judged};
-use super::segment::Segment;
+use super::segment::{MAPPED, Segment};
 use super::timestamp::Timestamp;
 
 /// Both ends of a connection, the same for both directions.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct ConnectionKey {
     low: End,
     high: End,
@@ -21,24 +22,46 @@ impl ConnectionKey {
     pub(crate) fn of(segment: &Segment<'_>) -> Self {
         let source = End::from(segment.source);
         let destination = End::from(segment.destination);
-        Self { low: source.min(destination), high: source.max(destination) }
+        if source.rank() <= destination.rank() {
+            Self { low: source, high: destination }
+        } else {
+            Self { low: destination, high: source }
+        }
+    }
+}
+
+impl Hash for ConnectionKey {
+    /// As numbers: of arrays the lengths would be hashed too, for every segment.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let ((low, low_port), (high, high_port)) = (self.low.rank(), self.high.rank());
+        state.write_u128(low);
+        state.write_u128(high);
+        state.write_u32(u32::from(low_port) << 16 | u32::from(high_port));
     }
 }
 
 /// An address and a port in half the room of a [`SocketAddr`]: the table holds many.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct End {
     ip: [u8; 16],
     port: u16,
 }
 
+impl End {
+    /// Some order, the same everywhere.
+    fn rank(self) -> (u128, u16) {
+        (u128::from_ne_bytes(self.ip), self.port)
+    }
+}
+
 impl From<SocketAddr> for End {
     fn from(address: SocketAddr) -> Self {
-        let ip = match address.ip() {
-            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-            IpAddr::V6(ip) => ip,
+        // As numbers, and not as octets, which would be moved one by one.
+        let bits = match address.ip() {
+            IpAddr::V4(ip) => MAPPED | u128::from(ip.to_bits()),
+            IpAddr::V6(ip) => ip.to_bits(),
         };
-        Self { ip: ip.octets(), port: address.port() }
+        Self { ip: bits.to_ne_bytes(), port: address.port() }
     }
 }
 
@@ -75,6 +98,9 @@ pub(crate) struct Table {
     free: Vec<u32>,
     /// Deadlines as they were when pushed: a popped entry is checked against the connection's present one.
     deadlines: BinaryHeap<Reverse<(Timestamp, Slot)>>,
+    /// The same of judged connections, which are by far the most and nearly all linger for the same time: in order, the
+    /// earliest first, so that the heap stays small.
+    lingering: VecDeque<(Timestamp, Slot)>,
     /// Candidates for eviction, oldest first: connections without payload, and the others.
     unproven: VecDeque<Slot>,
     proven: VecDeque<Slot>,
@@ -105,6 +131,7 @@ impl Table {
             entries: Vec::new(),
             free: Vec::new(),
             deadlines: BinaryHeap::new(),
+            lingering: VecDeque::new(),
             unproven: VecDeque::new(),
             proven: VecDeque::new(),
             weight: 0,
@@ -209,8 +236,14 @@ impl Table {
         self.reschedule(slot);
     }
 
-    /// Takes account of what a connection holds by now.
-    pub(crate) fn weigh(&mut self, slot: Slot) {
+    /// Takes account of what a connection holds by now, if that can have changed: without payload it does not grow.
+    pub(crate) fn weigh_after(&mut self, slot: Slot, segment: &Segment<'_>) {
+        if segment.payload_len > 0 || self.entry(slot).is_some_and(|entry| entry.weight > 0) {
+            self.weigh(slot);
+        }
+    }
+
+    fn weigh(&mut self, slot: Slot) {
         let limit = self.limit;
         let Some(entry) = self.entry_mut(slot) else { return };
         let before = entry.weight;
@@ -264,22 +297,32 @@ impl Table {
     pub(crate) fn reschedule(&mut self, slot: Slot) {
         let Some(entry) = self.entry_mut(slot) else { return };
         let Some(deadline) = entry.tracked.as_ref().map(Tracked::deadline) else { return };
-        if entry.queued.is_none_or(|queued| deadline < queued) {
-            entry.queued = Some(deadline);
+        if entry.queued.is_some_and(|queued| queued <= deadline) {
+            return;
+        }
+        entry.queued = Some(deadline);
+        let is_judged = matches!(entry.tracked, Some(Tracked::Judged(_)));
+        if is_judged && self.lingering.back().is_none_or(|(last, _)| *last <= deadline) {
+            self.lingering.push_back((deadline, slot));
+        } else {
             self.deadlines.push(Reverse((deadline, slot)));
-            if self.deadlines.len() > 4 * self.limit {
-                self.forget_overtaken_deadlines();
-            }
+        }
+        if self.deadlines.len() + self.lingering.len() > 4 * self.limit {
+            self.forget_overtaken_deadlines();
         }
     }
 
     /// The next connection whose deadline is not after `now`.
     pub(crate) fn pop_due(&mut self, now: Timestamp) -> Option<Slot> {
-        while let Some(&Reverse((at, slot))) = self.deadlines.peek() {
-            if at > now {
-                return None;
-            }
-            self.deadlines.pop();
+        while let Some(at) = self.next_deadline().filter(|at| *at <= now) {
+            let slot = match self.deadlines.peek() {
+                Some(Reverse((first, slot))) if *first == at => {
+                    let slot = *slot;
+                    self.deadlines.pop();
+                    slot
+                }
+                _ => self.lingering.pop_front()?.1,
+            };
             let Some(entry) = self.entry_mut(slot) else { continue };
             if entry.queued != Some(at) {
                 continue;
@@ -295,13 +338,15 @@ impl Table {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
-        self.deadlines.peek().map(|Reverse((at, _))| *at)
+        let open = self.deadlines.peek().map(|Reverse((at, _))| *at);
+        let judged = self.lingering.front().map(|(at, _)| *at);
+        open.into_iter().chain(judged).min()
     }
 
     /// Deadlines in the queue.
     #[cfg(test)]
     pub(crate) fn deadlines(&self) -> usize {
-        self.deadlines.len()
+        self.deadlines.len() + self.lingering.len()
     }
 
     /// All connections that are not judged for good, the oldest first.
@@ -344,9 +389,12 @@ impl Table {
     /// Drops the deadlines of what has left the table, and those that an earlier one has taken the place of.
     fn forget_overtaken_deadlines(&mut self) {
         let mut deadlines = std::mem::take(&mut self.deadlines);
-        deadlines
-            .retain(|Reverse((at, slot))| self.entry(*slot).is_some_and(|entry| entry.queued == Some(*at)));
-        self.deadlines = deadlines;
+        let mut lingering = std::mem::take(&mut self.lingering);
+        let is_current =
+            |at: Timestamp, slot| self.entry(slot).is_some_and(|entry| entry.queued == Some(at));
+        deadlines.retain(|Reverse((at, slot))| is_current(*at, *slot));
+        lingering.retain(|(at, slot)| is_current(*at, *slot));
+        (self.deadlines, self.lingering) = (deadlines, lingering);
     }
 
     fn entry(&self, slot: Slot) -> Option<&Entry> {

@@ -326,7 +326,7 @@ mod tests {
         assert_eq!(decoded.offered_versions(), [ProtocolVersion::TLS1_3, ProtocolVersion::TLS1_2]);
         assert_eq!(decoded.server_name.unwrap().as_str(), "api.example.com");
         assert_eq!(decoded.alpn, [Box::from(*b"h2")] as [Box<[u8]>; 1]);
-        assert_eq!(decoded.supported_groups, CLASSICAL);
+        assert_eq!(decoded.supported_groups.as_slice(), CLASSICAL);
         assert_eq!(decoded.key_shares[0].len, 32);
         assert_eq!(&decoded.cipher_suites[..BROAD.len()], BROAD);
     }

@@ -74,7 +74,7 @@ impl Fields<'_> {
 }
 
 impl Sink for Gcp {
-    fn emit(&mut self, verdict: &Verdict, observer: &Observer, out: &mut dyn Write) -> io::Result<()> {
+    fn emit(&mut self, verdict: &Verdict, observer: &Observer, out: &mut Vec<u8>) -> io::Result<()> {
         self.line.clear();
         self.object.clear();
         serde_json::to_writer(&mut self.line, &Fields::of(verdict))?;
@@ -86,7 +86,7 @@ impl Sink for Gcp {
         &mut self,
         aggregate: &Aggregate,
         observer: &Observer,
-        out: &mut dyn Write,
+        out: &mut Vec<u8>,
     ) -> io::Result<()> {
         self.line.clear();
         self.object.clear();
@@ -103,7 +103,7 @@ impl Sink for Gcp {
 
 impl Gcp {
     /// Two objects become one: `{a}` and `{b}` are `{a,b}`.
-    fn write_joined(&self, out: &mut dyn Write) -> io::Result<()> {
+    fn write_joined(&self, out: &mut Vec<u8>) -> io::Result<()> {
         let joined = self.line.strip_suffix(b"}").zip(self.object.strip_prefix(b"{"));
         let (fields, object) = joined.ok_or(io::ErrorKind::InvalidData)?;
         let line = [fields, b",", object].concat();

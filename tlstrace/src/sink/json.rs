@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::fmt::Display;
 use std::hash::Hash;
-use std::io::{self, Write};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -34,15 +34,13 @@ use super::{Observer, Sink, aggregate};
 /// The JSON format.
 #[derive(Default)]
 pub(super) struct Json {
-    line: Vec<u8>,
     clients: Rendered<Box<ClientHello>>,
     servers: Rendered<Vec<[u8; 32]>>,
     chains: Rendered<Vec<[u8; 32]>>,
 }
 
 impl Sink for Json {
-    fn emit(&mut self, verdict: &Verdict, observer: &Observer, out: &mut dyn Write) -> io::Result<()> {
-        self.line.clear();
+    fn emit(&mut self, verdict: &Verdict, observer: &Observer, out: &mut Vec<u8>) -> io::Result<()> {
         let chain = verdict.facts.server().certificates.as_ref();
         let parts = Parts {
             client: match verdict.facts.client_hello.as_deref() {
@@ -71,21 +69,20 @@ impl Sink for Json {
                 }
             },
         };
-        append(&mut self.line, &Line::of(verdict, observer, parts))?;
-        self.line.push(b'\n');
-        out.write_all(&self.line)
+        append(out, &Line::of(verdict, observer, parts))?;
+        out.push(b'\n');
+        Ok(())
     }
 
     fn aggregate(
         &mut self,
         aggregate: &Aggregate,
         observer: &Observer,
-        out: &mut dyn Write,
+        out: &mut Vec<u8>,
     ) -> io::Result<()> {
-        self.line.clear();
-        serde_json::to_writer(&mut self.line, &aggregate::Object::of(aggregate, observer))?;
-        self.line.push(b'\n');
-        out.write_all(&self.line)
+        serde_json::to_writer(&mut *out, &aggregate::Object::of(aggregate, observer))?;
+        out.push(b'\n');
+        Ok(())
     }
 }
 
@@ -227,8 +224,8 @@ struct Interface<'a> {
 #[derive(Serialize)]
 struct Tls<'a> {
     established: bool,
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "display_option")]
-    version: Option<ProtocolVersion>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<Shown<ProtocolVersion>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     version_protocol: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -547,7 +544,7 @@ impl<'a> Tls<'a> {
         let version = facts.version();
         Self {
             established: facts.progress.complete.is_some(),
-            version,
+            version: version.map(Shown),
             version_protocol: version.map(|version| if version.0 <= 0x0300 { "ssl" } else { "tls" }),
             cipher: selected.map(|hello| Shown(hello.cipher_suite)),
             curve: facts.group().map(Shown),
@@ -762,11 +759,11 @@ impl<T> Names<'_, T> {
     }
 }
 
-impl<T: Display> Serialize for Names<'_, T> {
+impl<T: Copy + Into<Cow<'static, str>>> Serialize for Names<'_, T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut list = serializer.serialize_seq(None)?;
         for item in self.0.iter().filter(|item| !(self.1)(item)).take(MAX_ITEMS) {
-            list.serialize_element(&Shown(item))?;
+            list.serialize_element(&Shown(*item))?;
         }
         list.end()
     }
@@ -832,9 +829,9 @@ fn is_cut(certificate: &Certificate, room: &mut usize) -> bool {
 
 struct Shown<T>(T);
 
-impl<T: Display> Serialize for Shown<T> {
+impl<T: Copy + Into<Cow<'static, str>>> Serialize for Shown<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
+        serializer.serialize_str(&self.0.into())
     }
 }
 
@@ -920,14 +917,6 @@ fn nanos(duration: std::time::Duration) -> u64 {
 
 fn display<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
-}
-
-#[expect(clippy::ref_option, reason = "serde passes a reference to the field")]
-fn display_option<T: Display, S: Serializer>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
-    match value {
-        Some(value) => serializer.collect_str(value),
-        None => serializer.serialize_none(),
-    }
 }
 
 /// `success`, `failure` or `unknown`.

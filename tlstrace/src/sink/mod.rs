@@ -12,7 +12,7 @@ mod text;
 mod writer;
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io;
 
 use crate::aggregate::Aggregate;
 use crate::engine::locality::Locality;
@@ -26,14 +26,14 @@ pub use text::Text;
 /// Writes verdicts in one format.
 pub trait Sink {
     /// Writes one verdict, as seen by `observer`, or keeps it back for later. Does not flush.
-    fn emit(&mut self, verdict: &Verdict, observer: &Observer, out: &mut dyn Write) -> io::Result<()>;
+    fn emit(&mut self, verdict: &Verdict, observer: &Observer, out: &mut Vec<u8>) -> io::Result<()>;
 
     /// Writes what stands for many verdicts, where there are lines. Does not flush.
     fn aggregate(
         &mut self,
         _aggregate: &Aggregate,
         _observer: &Observer,
-        _out: &mut dyn Write,
+        _out: &mut Vec<u8>,
     ) -> io::Result<()> {
         Ok(())
     }
@@ -44,7 +44,7 @@ pub trait Sink {
     }
 
     /// Writes what was kept back until `now`.
-    fn advance_to(&mut self, _now: Timestamp, _out: &mut dyn Write) -> io::Result<()> {
+    fn advance_to(&mut self, _now: Timestamp, _out: &mut Vec<u8>) -> io::Result<()> {
         Ok(())
     }
 
@@ -52,7 +52,7 @@ pub trait Sink {
     fn observe_capture(&mut self, _totals: &CaptureTotals) {}
 
     /// Writes everything that was kept back: no verdict follows.
-    fn finish(&mut self, _out: &mut dyn Write) -> io::Result<()> {
+    fn finish(&mut self, _out: &mut Vec<u8>) -> io::Result<()> {
         Ok(())
     }
 }

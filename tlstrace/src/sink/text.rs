@@ -68,7 +68,7 @@ impl Text {
         &mut self,
         entry: &Entry<'_>,
         details: impl FnOnce() -> Details<'a>,
-        out: &mut dyn Write,
+        out: &mut Vec<u8>,
     ) -> io::Result<()> {
         self.advance_to(entry.time, out)?;
         let row = Row::of(entry);
@@ -84,7 +84,7 @@ impl Text {
     }
 
     /// Writes what stands for many verdicts.
-    pub fn show_aggregate(&mut self, aggregate: &Aggregate, out: &mut dyn Write) -> io::Result<()> {
+    pub fn show_aggregate(&mut self, aggregate: &Aggregate, out: &mut Vec<u8>) -> io::Result<()> {
         let row = Row {
             at: aggregate.end,
             severity: aggregate.severity,
@@ -107,7 +107,7 @@ impl Text {
     }
 
     /// Writes the repeats that are due by `now`.
-    pub fn advance_to(&mut self, now: Timestamp, out: &mut dyn Write) -> io::Result<()> {
+    pub fn advance_to(&mut self, now: Timestamp, out: &mut Vec<u8>) -> io::Result<()> {
         if self.folds.deadline().is_none_or(|deadline| deadline > now) {
             return Ok(());
         }
@@ -116,12 +116,12 @@ impl Text {
     }
 
     /// Writes all repeats that were held back.
-    pub fn finish(&mut self, out: &mut dyn Write) -> io::Result<()> {
+    pub fn finish(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
         let rest = self.folds.finish();
         self.write_folded(rest, out)
     }
 
-    fn write_folded(&mut self, folded: Vec<Folded>, out: &mut dyn Write) -> io::Result<()> {
+    fn write_folded(&mut self, folded: Vec<Folded>, out: &mut Vec<u8>) -> io::Result<()> {
         for Folded { repeats, clients, within, last } in folded {
             let client = match (repeats, clients) {
                 (1, _) => last.client.clone(),
@@ -195,7 +195,7 @@ impl Text {
 }
 
 impl Sink for Text {
-    fn emit(&mut self, verdict: &Verdict, _observer: &Observer, out: &mut dyn Write) -> io::Result<()> {
+    fn emit(&mut self, verdict: &Verdict, _observer: &Observer, out: &mut Vec<u8>) -> io::Result<()> {
         self.show(&Entry::of(verdict), || Details::of(verdict), out)
     }
 
@@ -203,7 +203,7 @@ impl Sink for Text {
         &mut self,
         aggregate: &Aggregate,
         _observer: &Observer,
-        out: &mut dyn Write,
+        out: &mut Vec<u8>,
     ) -> io::Result<()> {
         self.show_aggregate(aggregate, out)
     }
@@ -212,11 +212,11 @@ impl Sink for Text {
         self.deadline()
     }
 
-    fn advance_to(&mut self, now: Timestamp, out: &mut dyn Write) -> io::Result<()> {
+    fn advance_to(&mut self, now: Timestamp, out: &mut Vec<u8>) -> io::Result<()> {
         self.advance_to(now, out)
     }
 
-    fn finish(&mut self, out: &mut dyn Write) -> io::Result<()> {
+    fn finish(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
         self.finish(out)
     }
 }

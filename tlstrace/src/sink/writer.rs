@@ -72,9 +72,25 @@ impl Writer<'_> {
 
 /// Whether a string stands in JSON as it is (RFC 8259 §7).
 fn is_plain(text: &[u8]) -> bool {
+    let (words, rest) = text.as_chunks::<8>();
+    let found = words.iter().fold(0, |found, word| found | escaped_in(u64::from_ne_bytes(*word)));
     let is_escaped = |byte: u8| u8::from(byte < b' ') | u8::from(byte == b'"') | u8::from(byte == b'\\');
-    // To the end and in single bytes, so that the compiler compares as many at once as there is room for.
-    text.iter().fold(0, |found, &byte| found | is_escaped(byte)) == 0
+    found & HIGH_BITS == 0 && rest.iter().fold(0, |found, &byte| found | is_escaped(byte)) == 0
+}
+
+/// The highest bit of each byte.
+const HIGH_BITS: u64 = u64::from_ne_bytes([0x80; 8]);
+
+/// Sets the highest bit of a byte that is to be escaped. Of one that is not, perhaps, if another is
+/// (<https://graphics.stanford.edu/~seander/bithacks.html#HasLessInWord>).
+const fn escaped_in(word: u64) -> u64 {
+    const fn each(byte: u8) -> u64 {
+        u64::from_ne_bytes([byte; 8])
+    }
+    let quote = word ^ each(b'"');
+    let backslash = word ^ each(b'\\');
+    let zeros = quote.wrapping_sub(each(1)) & !quote | backslash.wrapping_sub(each(1)) & !backslash;
+    word.wrapping_sub(each(b' ')) & !word | zeros
 }
 
 fn unknown<T>(what: &str) -> Result<T, Error> {

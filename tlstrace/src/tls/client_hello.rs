@@ -7,6 +7,7 @@ use std::{
     net::{IpAddr, Ipv6Addr},
 };
 
+use smallvec::{SmallVec, smallvec};
 use tls_parser::{SNIType, TlsExtension};
 
 pub use super::extensions::Problem;
@@ -32,15 +33,15 @@ pub struct ClientHello {
     /// In wire order, GREASE included.
     pub cipher_suites: Vec<CipherSuite>,
     /// In wire order.
-    pub compression_methods: Vec<u8>,
+    pub compression_methods: SmallVec<[u8; 16]>,
     /// In wire order, GREASE included.
     pub extensions: Vec<ExtensionType>,
     /// The host name of extension `server_name` (RFC 6066 §3).
     pub server_name: Option<ServerName>,
     /// As in the extension, GREASE included; empty without it.
-    pub supported_versions: Vec<ProtocolVersion>,
+    pub supported_versions: SmallVec<[ProtocolVersion; 8]>,
     /// In wire order, GREASE included.
-    pub supported_groups: Vec<NamedGroup>,
+    pub supported_groups: SmallVec<[NamedGroup; 8]>,
     /// In wire order, GREASE included.
     pub key_shares: Vec<KeyShare>,
     /// In wire order.
@@ -50,9 +51,9 @@ pub struct ClientHello {
     /// The protocols offered, in wire order (RFC 7301).
     pub alpn: Vec<Box<[u8]>>,
     /// In wire order (RFC 8422 §5.1.2).
-    pub ec_point_formats: Vec<u8>,
+    pub ec_point_formats: SmallVec<[u8; 16]>,
     /// `psk_key_exchange_modes` (RFC 8446 §4.2.9).
-    pub psk_modes: Vec<u8>,
+    pub psk_modes: SmallVec<[u8; 16]>,
     /// How many pre-shared keys are offered.
     pub psk_identities: u16,
     /// Does the client send data before the server has answered?
@@ -174,7 +175,7 @@ impl ClientHello {
             session_id: SessionId::new(session_id),
             session_id_len: u8::try_from(session_id.len()).unwrap_or(u8::MAX),
             cipher_suites: cipher_suites.collect(),
-            compression_methods: vec![0],
+            compression_methods: smallvec![0],
             length: u32::from(length),
             ssl_v2: true,
             problems: if reader.is_empty() { Vec::new() } else { vec![Problem::TrailingBytes] },
@@ -250,7 +251,7 @@ impl ClientHello {
             session_id: SessionId::new(session_id),
             session_id_len,
             cipher_suites: suites.iter().map(|&pair| CipherSuite(u16::from_be_bytes(pair))).collect(),
-            compression_methods: compression_methods.to_vec(),
+            compression_methods: compression_methods.into(),
             length: u32::try_from(body.len() + MessageHeader::LEN).unwrap_or(u32::MAX),
             problems: if odd.is_empty() { Vec::new() } else { vec![Problem::OddCipherSuites] },
             ..Self::default()
@@ -352,11 +353,11 @@ impl ClientHello {
                 is_sound
             }
             ExtensionType::EC_POINT_FORMATS => {
-                self.ec_point_formats = reader.vector8()?.to_vec();
+                self.ec_point_formats = reader.vector8()?.into();
                 !self.ec_point_formats.is_empty() && reader.is_empty()
             }
             ExtensionType::PSK_KEY_EXCHANGE_MODES => {
-                self.psk_modes = reader.vector8()?.to_vec();
+                self.psk_modes = reader.vector8()?.into();
                 !self.psk_modes.is_empty() && reader.is_empty()
             }
             ExtensionType::RECORD_SIZE_LIMIT => {
@@ -540,8 +541,8 @@ mod tests {
         assert_eq!(shares, [(NamedGroup::X25519MLKEM768, 1216), (NamedGroup::X25519, 32)]);
         assert_eq!(names(&hello.signature_schemes)[..2], ["ecdsa_secp256r1_sha256", "rsa_pss_rsae_sha256"]);
         assert_eq!(hello.alpn, [Box::from(*b"h2"), Box::from(*b"http/1.1")] as [Box<[u8]>; 2]);
-        assert_eq!(hello.ec_point_formats, [0]);
-        assert_eq!(hello.psk_modes, [1]);
+        assert_eq!(hello.ec_point_formats.as_slice(), [0]);
+        assert_eq!(hello.psk_modes.as_slice(), [1]);
         assert_eq!(hello.compress_certificate, [2]);
         assert!(hello.encrypted_client_hello && hello.extended_master_secret && hello.status_request);
         assert!(hello.renegotiation_info && !hello.has_renegotiation_scsv());
@@ -556,7 +557,7 @@ mod tests {
         let hello = decode(body(&message));
         assert!(hello.early_data);
         assert_eq!(hello.psk_identities, 1);
-        assert_eq!(hello.psk_modes, [1]);
+        assert_eq!(hello.psk_modes.as_slice(), [1]);
         assert!(hello.has_renegotiation_scsv() && !hello.has_fallback_scsv());
         assert_eq!(hello.problems, []);
     }
@@ -653,7 +654,7 @@ mod tests {
             (10, b"\0\x09\0\x1d\0\x17"),
             (51, b"\0\x09\0\x1d\0\x01x\0\x17\xff\xff"),
         ]));
-        assert_eq!(hello.supported_groups, [NamedGroup::X25519, NamedGroup::SECP256R1]);
+        assert_eq!(hello.supported_groups.as_slice(), [NamedGroup::X25519, NamedGroup::SECP256R1]);
         assert_eq!(hello.key_shares, [KeyShare { group: NamedGroup::X25519, len: 1 }]);
         assert_eq!(hello.problems.len(), 2);
     }

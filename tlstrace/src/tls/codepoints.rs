@@ -3,9 +3,13 @@
 //! A number that nobody has registered is shown as such (`0x1a2b`), never lost. Cipher suite names and
 //! parameters come from tls-parser's copy of the IANA table; what it lacks is added here.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::sync::LazyLock;
 
-use tls_parser::{TlsCipherAu, TlsCipherEncMode, TlsCipherKx, TlsCipherMac, TlsCipherSuite, TlsPRF};
+use tls_parser::{
+    CIPHERS, TlsCipherAu, TlsCipherEncMode, TlsCipherKx, TlsCipherMac, TlsCipherSuite, TlsPRF,
+};
 
 /// Declares a 16-bit or 8-bit code point, its constants and their registered names.
 macro_rules! code_point {
@@ -18,6 +22,13 @@ macro_rules! code_point {
                     Some(name) => f.pad(name),
                     None => write!(f, "{:#06x}", self.0),
                 }
+            }
+        }
+
+        impl From<$name> for Cow<'static, str> {
+            /// As it is displayed.
+            fn from(value: $name) -> Self {
+                value.name().map_or_else(|| value.to_string().into(), Cow::Borrowed)
             }
         }
 
@@ -554,7 +565,14 @@ impl CipherSuite {
     }
 
     fn entry(self) -> Option<&'static TlsCipherSuite> {
-        TlsCipherSuite::from_id(self.0)
+        // Every handshake asks several times, and tls-parser hashes each time.
+        static BY_ID: LazyLock<Box<[&'static TlsCipherSuite]>> = LazyLock::new(|| {
+            let mut suites: Vec<_> = CIPHERS.values().collect();
+            suites.sort_unstable_by_key(|suite| suite.id.0);
+            suites.into()
+        });
+        let found = BY_ID.binary_search_by_key(&self.0, |suite| suite.id.0).ok()?;
+        BY_ID.get(found).copied()
     }
 }
 

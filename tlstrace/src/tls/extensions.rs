@@ -147,7 +147,11 @@ impl Seen {
 
 /// Reads `T list<..>` of two-byte values behind a length of one or two bytes. What is there of a broken list
 /// is kept; the flag says whether it was sound.
-pub(super) fn u16_list<T>(content: &[u8], length_bytes: u8, wrap: fn(u16) -> T) -> (Vec<T>, bool) {
+pub(super) fn u16_list<T, L: FromIterator<T>>(
+    content: &[u8],
+    length_bytes: u8,
+    wrap: fn(u16) -> T,
+) -> (L, bool) {
     let mut reader = Reader::new(content);
     let list = if length_bytes == 1 { reader.vector8() } else { reader.vector16() };
     let (list, fits) = match list {

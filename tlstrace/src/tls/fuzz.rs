@@ -104,7 +104,7 @@ pub(crate) fn client_hello(data: &[u8]) {
         assert_eq!(ours.signature_schemes, schemes);
         if let Some(groups) = theirs.named_groups() {
             let groups: Vec<_> = groups.iter().map(|group| NamedGroup(u16::from(*group))).collect();
-            assert_eq!(ours.supported_groups, groups);
+            assert_eq!(ours.supported_groups.to_vec(), groups);
         }
         if let Some(alpn) = theirs.alpn() {
             assert!(alpn.eq(ours.alpn.iter().map(|protocol| &**protocol)));
@@ -141,7 +141,7 @@ pub(crate) fn extension(data: &[u8]) {
     let hello = ClientHello::decode(&body).complete();
     let Some(hello) = hello else { panic!("one extension keeps a hello from being read") };
     assert_eq!(hello.extensions.len(), 3);
-    assert_eq!(hello.supported_groups, [NamedGroup::X25519]);
+    assert_eq!(hello.supported_groups.as_slice(), [NamedGroup::X25519]);
     if kind != ExtensionType::SIGNATURE_ALGORITHMS {
         assert_eq!(hello.signature_schemes, [SignatureScheme::ECDSA_SECP256R1_SHA256]);
     }

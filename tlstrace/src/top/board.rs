@@ -27,12 +27,12 @@ impl Board {
 }
 
 impl Sink for Board {
-    fn emit(&mut self, verdict: &Verdict, _observer: &Observer, _out: &mut dyn Write) -> io::Result<()> {
+    fn emit(&mut self, verdict: &Verdict, _observer: &Observer, _out: &mut Vec<u8>) -> io::Result<()> {
         self.lock().add(&Entry::of(verdict), || Details::of(verdict));
         Ok(())
     }
 
-    fn advance_to(&mut self, now: Timestamp, _out: &mut dyn Write) -> io::Result<()> {
+    fn advance_to(&mut self, now: Timestamp, _out: &mut Vec<u8>) -> io::Result<()> {
         self.lock().advance_to(now);
         Ok(())
     }

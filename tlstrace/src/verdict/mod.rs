@@ -192,11 +192,19 @@ pub fn judge(
 ) -> Option<Judgement> {
     let root = RootCause::of(facts);
     let case = Case::new(facts, listener, is_counted, &root);
-    let (rule, finding) = rules::all()
-        .filter(|rule| !without.contains(&rule.id()))
-        .filter_map(|rule| Some((rule, rule.judge(&case)?)))
+    let mut best: Option<(&'static dyn Rule, Finding)> = None;
+    // `Iterator::reduce` moves the best finding from call to call, for every rule.
+    for rule in rules::all() {
+        if !without.is_empty() && without.contains(&rule.id()) {
+            continue;
+        }
+        let Some(finding) = rule.judge(&case) else { continue };
         // The first of equals wins, so that the registry's order is the last word.
-        .reduce(|best, next| if next.1.rank() > best.1.rank() { next } else { best })?;
+        if best.as_ref().is_none_or(|(_, best)| finding.rank() > best.rank()) {
+            best = Some((rule, finding));
+        }
+    }
+    let (rule, finding) = best?;
     let (rule, mut finding) = if without.contains(&"undetermined") {
         (rule, finding)
     } else {

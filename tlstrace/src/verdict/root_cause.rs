@@ -5,6 +5,8 @@
 //! went before it. Endings come in causal order (see `engine::facts`), so the first one that cannot be a
 //! reaction to another is the root; the table is `DIAGNOSIS.md` §1.3.
 
+use smallvec::SmallVec;
+
 use crate::engine::facts::{Ending, HandshakeFacts, How, Reset, Role};
 use crate::engine::resets::LocalReset;
 
@@ -15,7 +17,7 @@ use super::{Evidence, words};
 pub struct RootCause {
     pub ending: Option<Ending>,
     /// What followed from it.
-    pub reactions: Vec<Reaction>,
+    pub reactions: SmallVec<[Reaction; 2]>,
     /// A RST that cannot have come from the side it claims, or that the connection survived.
     pub suspicious_reset: Option<Ending>,
     /// The root is a RST, and the side that it claims to come from went on sending.
@@ -86,7 +88,7 @@ impl RootCause {
     pub fn evidence(&self) -> impl Iterator<Item = Evidence> + '_ {
         let reactions = self.reactions.iter().map(|reaction| Evidence {
             fact: "reaction",
-            detail: format!("{}, {}", words::ending(&reaction.ending), reaction.why).into(),
+            detail: [&words::ending(&reaction.ending), ", ", reaction.why].concat().into(),
         });
         let suspicious = self.suspicious_reset.iter().map(|ending| Evidence {
             fact: "suspicious_reset",

@@ -28,12 +28,14 @@ pub fn alert(description: AlertDescription) -> String {
 }
 
 /// `The server sent a FIN`.
-pub fn ending(ending: &Ending) -> String {
+pub fn ending(ending: &Ending) -> Cow<'static, str> {
     let who = side(ending.role);
-    match ending.how {
-        How::Alert(sent) => format!("{who} sent the alert {}", alert(sent.description)),
-        How::Reset(_) => format!("{who} reset the connection"),
-        How::Close => format!("{who} closed the connection"),
+    match (ending.how, ending.role) {
+        (How::Alert(sent), _) => format!("{who} sent the alert {}", alert(sent.description)).into(),
+        (How::Reset(_), Role::Client) => "The client reset the connection".into(),
+        (How::Reset(_), Role::Server) => "The server reset the connection".into(),
+        (How::Close, Role::Client) => "The client closed the connection".into(),
+        (How::Close, Role::Server) => "The server closed the connection".into(),
     }
 }
 

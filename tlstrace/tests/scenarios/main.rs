@@ -229,9 +229,9 @@ fn play_to(engine: &mut Engine, scenario: &Scenario, variation: Variation) -> Ve
         verdict.names.client = scenario.client_pod.as_deref().map(pod);
         let is_about = |address| verdict.facts.peers.iter().any(|peer| peer.address == address);
         if is_about(client) {
-            verdicts.push(*verdict);
+            verdicts.push(verdict);
         } else if is_about(translated.0) {
-            others.push(*verdict);
+            others.push(verdict);
         }
     }
     // Of a connection whose SYN was not seen nobody can say that it is the same as another.

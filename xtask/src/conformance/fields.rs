@@ -80,7 +80,7 @@ const FIELDS: &[Field] = &[
     Field {
         name: "point formats",
         reference: |row| hello(row, "ec_point_formats"),
-        ours: |facts| ours(facts, |hello| json!(hello.ec_point_formats)),
+        ours: |facts| ours(facts, |hello| json!(hello.ec_point_formats.as_slice())),
     },
     Field {
         name: "signature algorithms",

@@ -80,8 +80,8 @@ pub(crate) fn verdicts_of(capture: &Path) -> anyhow::Result<Vec<Verdict>> {
         let Output::Verdict(verdict) = output;
         let connection = verdict.facts.connection;
         match verdicts.iter_mut().find(|earlier| earlier.facts.connection == connection) {
-            Some(earlier) => *earlier = *verdict,
-            None => verdicts.push(*verdict),
+            Some(earlier) => *earlier = verdict,
+            None => verdicts.push(verdict),
         }
         Ok(ControlFlow::Continue(()))
     })

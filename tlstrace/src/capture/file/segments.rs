@@ -1,8 +1,8 @@
 //! From a captured frame to the TCP segment in it.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
-use smallvec::{SmallVec, smallvec};
+use smallvec::SmallVec;
 use tlstrace_common::encapsulation::{self, LinkKind};
 use tlstrace_common::event::Notes;
 use tlstrace_common::load::Load;
@@ -10,7 +10,7 @@ use tlstrace_common::skip::Skip;
 use tlstrace_common::tcp::{self, Tcp};
 
 use super::Frame;
-use crate::engine::segment::{Chunk, Direction, Segment};
+use crate::engine::segment::{Chunk, Direction, Segment, address};
 
 /// The innermost TCP segment of a frame that begins with headers of this `kind`.
 ///
@@ -36,7 +36,7 @@ pub fn segment<'a>(frame: &Frame<'a>, kind: LinkKind) -> Result<Segment<'a>, Ski
         ip_id: packet.ip_id,
         vlan: packet.vlan,
         payload_len: tcp.payload_len,
-        chunks: if bytes.is_empty() { SmallVec::new() } else { smallvec![Chunk { offset: 0, bytes }] },
+        chunks: chunks_of(bytes),
         notes: if is_whole { 0 } else { Notes::TRUNCATED },
         is_own: false,
     })
@@ -76,13 +76,17 @@ fn options(data: &[u8], tcp: &Tcp) -> u8 {
     tcp::options(&options, u32::try_from(len).unwrap_or_default())
 }
 
+fn chunks_of(bytes: &[u8]) -> SmallVec<[Chunk<'_>; 4]> {
+    let mut chunks = SmallVec::new();
+    if !bytes.is_empty() {
+        chunks.push(Chunk { offset: 0, bytes });
+    }
+    chunks
+}
+
 fn captured_payload(data: &[u8], offset: u32, len: u32) -> &[u8] {
     let from = data.get(offset as usize..).unwrap_or_default();
     from.get(..len as usize).unwrap_or(from)
-}
-
-fn address(bytes: [u8; 16]) -> IpAddr {
-    Ipv6Addr::from(bytes).to_canonical()
 }
 
 #[cfg(test)]

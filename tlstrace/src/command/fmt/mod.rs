@@ -165,7 +165,9 @@ impl<W: Write> Printer<W> {
             // They were counted when they were printed; here there is nothing to filter by.
             Ok(Saved::Aggregate(aggregate)) => {
                 self.prefix(prefix)?;
-                self.text.show_aggregate(&aggregate, &mut self.out)
+                let mut shown = Vec::new();
+                self.text.show_aggregate(&aggregate, &mut shown)?;
+                self.out.write_all(&shown)
             }
             Ok(Saved::Summary(_)) if self.raw => self.out.write_all(line),
             // It was that of another selection; this one has its own at the end.
@@ -215,10 +217,10 @@ impl<W: Write> Printer<W> {
     }
 
     fn finish(&mut self) -> io::Result<()> {
-        self.text.finish(&mut self.out)?;
-        let mut summary = Vec::new();
-        self.gate.write_summary(None, None, &mut summary)?;
-        self.out.write_all(&summary)?;
+        let mut rest = Vec::new();
+        self.text.finish(&mut rest)?;
+        self.gate.write_summary(None, None, &mut rest)?;
+        self.out.write_all(&rest)?;
         self.out.flush()
     }
 }

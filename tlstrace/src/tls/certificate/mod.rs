@@ -79,6 +79,8 @@ pub struct Certificate {
     pub key: PublicKey,
     /// The algorithm of the issuer's signature: `sha256WithRSAEncryption`, or an OID in dotted form.
     pub signature_algorithm: Box<str>,
+    /// Its hash is MD5 or SHA-1, which collide (RFC 9155 §1).
+    pub has_weak_signature: bool,
     /// `extendedKeyUsage`; `None` without the extension: any use.
     pub extended_key_usage: Option<ExtendedKeyUsage>,
     /// `basicConstraints`; `None` without the extension.
@@ -364,6 +366,8 @@ impl Certificate {
         if !rest.is_empty() {
             return None;
         }
+        let signature_algorithm =
+            signature_algorithm_name(&parsed.signature_algorithm.algorithm.to_id_string());
         let mut certificate = Self {
             subject: distinguished_name::to_text(parsed.subject()),
             issuer: distinguished_name::to_text(parsed.issuer()),
@@ -373,9 +377,11 @@ impl Certificate {
             names: Vec::new(),
             name_count: 0,
             key: PublicKey::from_info(parsed.public_key()),
-            signature_algorithm: signature_algorithm_name(
-                &parsed.signature_algorithm.algorithm.to_id_string(),
-            ),
+            has_weak_signature: {
+                let name = signature_algorithm.to_ascii_lowercase();
+                name.contains("md5") || name.contains("sha1")
+            },
+            signature_algorithm,
             extended_key_usage: None,
             is_ca: None,
             key_usage: None,

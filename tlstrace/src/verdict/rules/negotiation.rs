@@ -345,11 +345,11 @@ impl Rule for AlpnMismatch {
     fn judge(&self, case: &Case<'_>) -> Option<Finding> {
         let facts = case.facts;
         let hello = facts.client_hello.as_ref()?;
-        let offered = bytes_list(&hello.alpn);
         if let Some((_, alert)) = case.root.alert_by(Role::Server) {
             if alert.description != AlertDescription::NO_APPLICATION_PROTOCOL {
                 return None;
             }
+            let offered = bytes_list(&hello.alpn);
             return Some(
                 Finding::new(format!(
                     "The client offered the protocols {offered} and the server answered with the alert {}.",
@@ -369,6 +369,7 @@ impl Rule for AlpnMismatch {
             return None;
         }
         let others_excluded = hello.server_name.is_some() && Offer::of(hello).narrowest().is_none();
+        let offered = bytes_list(&hello.alpn);
         Some(
             Finding::new(format!(
                 "The client offered the protocols {offered}; the server sent its ServerHello, then an encrypted alert."

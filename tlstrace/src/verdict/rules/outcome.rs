@@ -1,5 +1,6 @@
 //! Not failures: handshakes that succeeded, probes, and what cannot be judged.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::engine::facts::{Ending, Phase, Role};
@@ -56,8 +57,11 @@ impl Rule for Ok {
             return None;
         }
         let resumed = if facts.progress.resumed { "resumed a session" } else { "completed the handshake" };
+        let (version, cipher): (Cow<'_, str>, Cow<'_, str>) =
+            (hello.version.into(), hello.cipher_suite.into());
+        // Nearly every line says this: `format!` would take longer than to find out that it is so.
         let finding =
-            Finding::new(format!("The client {resumed} with TLS {}, {}.", hello.version, hello.cipher_suite))
+            Finding::new(["The client ", resumed, " with TLS ", &version, ", ", &cipher, "."].concat())
                 .confidence(if facts.progress.complete.is_some() {
                     Confidence::Observed
                 } else {

@@ -5,7 +5,6 @@
 //! wrong with it. Alerts alone are no truth: Go says `bad_certificate` for everything, JSSE
 //! `certificate_unknown`, Node and gRPC nothing (`DIAGNOSIS.md` §3.2).
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::engine::facts::{Ending, How, Role};
@@ -627,8 +626,7 @@ fn date_fault(chain: &KnownChain<'_>, now: i64, confidence: Confidence) -> Optio
                 .any(|below| below.is_issued_by(certificate) && !certificate.is_self_signed())
     });
     for (at, certificate) in on_path {
-        let whose =
-            if at == 0 { Cow::from("") } else { format!(": its issuer {}", certificate.subject).into() };
+        let issuer = &certificate.subject;
         if now > certificate.not_after {
             let fault = if at == 0 {
                 format!(
@@ -637,7 +635,7 @@ fn date_fault(chain: &KnownChain<'_>, now: i64, confidence: Confidence) -> Optio
                     days(now - certificate.not_after)
                 )
             } else {
-                format!("cannot be verified{whose} expired on {}", date(certificate.not_after))
+                format!("cannot be verified: its issuer {issuer} expired on {}", date(certificate.not_after))
             };
             return Some(Diagnosis {
                 cause: Cause::Expired,
@@ -655,7 +653,10 @@ fn date_fault(chain: &KnownChain<'_>, now: i64, confidence: Confidence) -> Optio
                     days(certificate.not_before - now)
                 )
             } else {
-                format!("cannot be verified{whose} is valid only from {}", date(certificate.not_before))
+                format!(
+                    "cannot be verified: its issuer {issuer} is valid only from {}",
+                    date(certificate.not_before)
+                )
             };
             return Some(Diagnosis {
                 cause: Cause::NotYetValid,
@@ -921,8 +922,7 @@ pub(super) fn warnings(case: &Case<'_>) -> Vec<Evidence> {
     if leaf.key.algorithm == KeyAlgorithm::Rsa && leaf.key.bits.is_some_and(|bits| bits < 2048) {
         warn("certificate_weak_key", format!("RSA with {} bits", leaf.key.bits.unwrap_or_default()));
     }
-    let signature = leaf.signature_algorithm.to_ascii_lowercase();
-    if signature.contains("sha1") || signature.contains("md5") {
+    if leaf.has_weak_signature {
         warn("certificate_weak_signature", format!("signed with {}", leaf.signature_algorithm));
     }
     if matches!(chain.trust, Trust::Astray { .. }) {
