@@ -35,8 +35,10 @@ pub struct Report<'a> {
     sink: Box<dyn Sink>,
     aggregates: Aggregates,
     out: &'a mut dyn Write,
-    /// What the sink wrote; goes out in one piece.
+    /// What the sink wrote and did not go out yet.
     lines: Vec<u8>,
+    /// Bytes of it that go out in one piece; 0 for every line by itself.
+    at_once: usize,
 }
 
 /// Tells another program of what is printed. It never waits for it.
@@ -78,7 +80,8 @@ pub struct Tally {
 }
 
 impl<'a> Report<'a> {
-    /// Prints to `out`. Each verdict is one call of [`Write::write_all`]; [`Report::flush`] hands on.
+    /// Prints to `out`. Each verdict is one call of [`Write::write_all`], if not [several at
+    /// once](Self::writing_at_once); [`Report::flush`] hands on.
     pub fn new(output: Output, filter: Filter, observer: Observer, out: &'a mut dyn Write) -> Self {
         let sink = (output.sink)(output.style);
         Self::with_sink(sink, output, filter, observer, out)
@@ -103,7 +106,14 @@ impl<'a> Report<'a> {
             aggregates,
             out,
             lines: Vec::new(),
+            at_once: 0,
         }
+    }
+
+    /// Collects lines up to so many bytes before they go out, or to the next [`Report::flush`].
+    #[must_use]
+    pub fn writing_at_once(self, bytes: usize) -> Self {
+        Self { at_once: bytes, ..self }
     }
 
     /// Hands on from now on what is printed.
@@ -156,7 +166,6 @@ impl<'a> Report<'a> {
         if let Some(material) = &mut self.material {
             material.add(&entry, || Details::of(verdict));
         }
-        self.lines.clear();
         let due = self.aggregates.due(entry.time);
         self.print_aggregates(&due)?;
         let is_meant = self.gate.shows(&entry) || self.aggregates.are_for(&entry);
@@ -181,7 +190,6 @@ impl<'a> Report<'a> {
 
     /// Prints what was kept back until `now`.
     pub fn advance_to(&mut self, now: Timestamp) -> io::Result<()> {
-        self.lines.clear();
         self.sink.advance_to(now, &mut self.lines)?;
         let due = self.aggregates.due(now);
         self.print_aggregates(&due)?;
@@ -195,7 +203,6 @@ impl<'a> Report<'a> {
 
     /// Prints what was kept back, and the summary if it is to be data.
     pub fn finish(&mut self, capture: Option<&CaptureTotals>) -> io::Result<()> {
-        self.lines.clear();
         self.sink.finish(&mut self.lines)?;
         let rest = self.aggregates.finish();
         self.print_aggregates(&rest)?;
@@ -206,13 +213,13 @@ impl<'a> Report<'a> {
 
     /// Prints the summary so far, if it is to be data.
     pub fn summarise(&mut self, capture: Option<&CaptureTotals>) -> io::Result<()> {
-        self.lines.clear();
         self.gate.write_summary(capture, self.observer.hostname.as_deref(), &mut self.lines)?;
         self.hand_on()
     }
 
     /// Hands on what was printed so far.
     pub fn flush(&mut self) -> io::Result<()> {
+        self.write_lines()?;
         self.out.flush()
     }
 
@@ -241,7 +248,16 @@ impl<'a> Report<'a> {
     }
 
     fn hand_on(&mut self) -> io::Result<()> {
-        if self.lines.is_empty() { Ok(()) } else { self.out.write_all(&self.lines) }
+        if self.lines.len() < self.at_once { Ok(()) } else { self.write_lines() }
+    }
+
+    fn write_lines(&mut self) -> io::Result<()> {
+        if self.lines.is_empty() {
+            return Ok(());
+        }
+        let written = self.out.write_all(&self.lines);
+        self.lines.clear();
+        written
     }
 }
 

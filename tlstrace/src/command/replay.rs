@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufWriter};
+use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
@@ -34,9 +34,9 @@ pub(super) fn run(settings: Replay) -> anyhow::Result<Exit> {
     let engine_settings = engine_settings(&filter, &judging)?;
     let destination = output.report.as_deref().map(report::Destination::open).transpose()?;
     // Not `Stdout`, which looks for the last end of a line in all that is written.
-    let mut out = BufWriter::with_capacity(OUT_ROOM, File::from(io::stdout().as_fd().try_clone_to_owned()?));
+    let mut out = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let observer = Observer { locality: judging.locality, ..Observer::default() };
-    let mut report = Report::new(output, filter, observer, &mut out);
+    let mut report = Report::new(output, filter, observer, &mut out).writing_at_once(OUT_ROOM);
     let mut summary = Summary::default();
     let mut is_failed = false;
     let lessons = if learn_first { learn(&files, &engine_settings) } else { Lessons::default() };
@@ -117,10 +117,16 @@ pub fn feed(
     let read = loop {
         match reader.next_frame() {
             Ok(Some(frame)) => {
-                if let Some(segment) = summary.count(&frame)
-                    && advance(engine, &segment, on_output)?.is_break()
-                {
-                    return Ok(summary);
+                let Some(kind) = summary.count(&frame) else { continue };
+                let segment = file::segment(&frame, kind);
+                match &segment {
+                    Ok(segment) => {
+                        summary.segments += 1;
+                        if advance(engine, segment, on_output)?.is_break() {
+                            return Ok(summary);
+                        }
+                    }
+                    Err(skip) => *summary.skipped.entry(Skip::text(*skip)).or_default() += 1,
                 }
             }
             Ok(None) => break Ok(()),
@@ -199,23 +205,14 @@ impl Summary {
         CaptureTotals { packets: self.frames, tcp: self.segments, ..CaptureTotals::default() }
     }
 
-    /// Counts a frame and gives the TCP segment in it, if there is one.
-    fn count<'a>(&mut self, frame: &Frame<'a>) -> Option<Segment<'a>> {
+    /// Counts a frame and tells what it begins with, if that is supported.
+    fn count(&mut self, frame: &Frame<'_>) -> Option<LinkKind> {
         self.frames += 1;
-        let Some(kind) = LinkKind::from_link_type(frame.link_type) else {
+        let kind = LinkKind::from_link_type(frame.link_type);
+        if kind.is_none() {
             *self.unsupported_links.entry(frame.link_type).or_default() += 1;
-            return None;
-        };
-        match file::segment(frame, kind) {
-            Ok(segment) => {
-                self.segments += 1;
-                Some(segment)
-            }
-            Err(skip) => {
-                *self.skipped.entry(Skip::text(skip)).or_default() += 1;
-                None
-            }
         }
+        kind
     }
 }
 

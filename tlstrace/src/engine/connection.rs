@@ -143,33 +143,12 @@ impl Connection {
         } else {
             (segment.destination, segment.source)
         };
+        let mut facts =
+            nothing_of(ConnectionId(identify(client, server, segment)), [client, server], segment.timestamp);
+        facts.interface = segment.interface;
+        facts.capture.midstream = !segment.is_syn();
         Self {
-            facts: HandshakeFacts {
-                connection: ConnectionId(identify(client, server, segment)),
-                interface: segment.interface,
-                direction: super::segment::Direction::Unknown,
-                first_seen: segment.timestamp,
-                last_seen: segment.timestamp,
-                judged_at: segment.timestamp,
-                tcp: Tcp::default(),
-                peers: [Peer::new(client), Peer::new(server)],
-                proxy: None,
-                upgraded_from: None,
-                client_hello: None,
-                client_hello_size: HelloSize::default(),
-                second_client_hello: None,
-                hello_retry_request: None,
-                second_hello_retry_request: false,
-                server_hello: None,
-                certificate_request: None,
-                server_key_exchange_group: None,
-                renegotiation: None,
-                progress: Progress::default(),
-                endings: Vec::new(),
-                reset_reports: Vec::new(),
-                history: History::default(),
-                capture: CaptureCondition { midstream: !segment.is_syn(), ..CaptureCondition::default() },
-            },
+            facts,
             stage: Stage::Open,
             revision: 0,
             said: None,
@@ -181,6 +160,14 @@ impl Connection {
             hole_since: None,
             answered: false,
         }
+    }
+
+    /// Takes out what it showed; the rest is of no use any more.
+    pub(crate) fn take_facts(&mut self) -> HandshakeFacts {
+        let facts = &self.facts;
+        let addresses = [facts.client().address, facts.server().address];
+        let nothing = nothing_of(facts.connection, addresses, facts.first_seen);
+        std::mem::replace(&mut self.facts, nothing)
     }
 
     /// Whether a SYN begins another connection between the same ports.
@@ -237,7 +224,7 @@ impl Connection {
             let address = copy.facts.peer(role).address;
             let peer = self.facts.peer_mut(role);
             if peer.address != address {
-                peer.translated = Some(address);
+                peer.translated = Some(Box::new(address));
             }
         }
     }
@@ -325,7 +312,9 @@ impl Connection {
             Stage::Provisional if facts.endings.is_empty() => return facts.last_seen.after(LINGER),
             Stage::Provisional | Stage::Open => {}
         }
-        if let Some(last) = self.believed_endings().map(|ending| ending.time).max() {
+        if !facts.endings.is_empty()
+            && let Some(last) = self.believed_endings().map(|ending| ending.time).max()
+        {
             return last.after(self.settle());
         }
         let progress = &facts.progress;
@@ -667,6 +656,36 @@ impl Connection {
     }
 }
 
+/// What a connection between client and server has shown when it has shown nothing yet.
+fn nothing_of(connection: ConnectionId, [client, server]: [SocketAddr; 2], now: Timestamp) -> HandshakeFacts {
+    HandshakeFacts {
+        connection,
+        interface: 0,
+        direction: super::segment::Direction::Unknown,
+        first_seen: now,
+        last_seen: now,
+        judged_at: now,
+        tcp: Tcp::default(),
+        peers: [Peer::new(client), Peer::new(server)],
+        proxy: None,
+        upgraded_from: None,
+        client_hello: None,
+        client_hello_size: HelloSize::default(),
+        second_client_hello: None,
+        hello_retry_request: None,
+        second_hello_retry_request: false,
+        server_hello: None,
+        certificate_request: None,
+        server_key_exchange_group: None,
+        renegotiation: None,
+        progress: Progress::default(),
+        endings: Vec::new(),
+        reset_reports: Vec::new(),
+        history: History::default(),
+        capture: CaptureCondition::default(),
+    }
+}
+
 impl Peer {
     fn new(address: SocketAddr) -> Self {
         Self {
@@ -879,7 +898,7 @@ impl Observer for Learner<'_> {
     }
 
     fn proxy_header(&mut self, header: &ProxyHeader) {
-        self.facts.proxy.get_or_insert(*header);
+        self.facts.proxy.get_or_insert_with(|| Box::new(*header));
     }
 
     fn opaque_record(&mut self, header: RecordHeader) {

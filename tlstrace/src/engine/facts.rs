@@ -69,7 +69,7 @@ pub struct HandshakeFacts {
     pub tcp: Tcp,
     /// By [`Role`]: use [`HandshakeFacts::peer`].
     pub peers: [Peer; 2],
-    pub proxy: Option<ProxyHeader>,
+    pub proxy: Option<Box<ProxyHeader>>,
     /// Something other than TLS preceded the ClientHello and led up to it: STARTTLS, HTTP CONNECT.
     pub upgraded_from: Option<FirstBytes>,
     pub client_hello: Option<Box<ClientHello>>,
@@ -99,7 +99,7 @@ pub struct HandshakeFacts {
 pub struct Peer {
     pub address: SocketAddr,
     /// What address and port were seen to become when the connection passed a translation of addresses.
-    pub translated: Option<SocketAddr>,
+    pub translated: Option<Box<SocketAddr>>,
     /// What the side's stream began with.
     pub first_bytes: Option<FirstBytes>,
     /// At most 16 bytes, kept only where they are not TLS.
@@ -393,7 +393,8 @@ impl HandshakeFacts {
     pub fn translated(&self) -> Option<(SocketAddr, SocketAddr)> {
         let [client, server] = &self.peers;
         (client.translated.is_some() || server.translated.is_some()).then(|| {
-            (client.translated.unwrap_or(client.address), server.translated.unwrap_or(server.address))
+            let outside = |peer: &Peer| peer.translated.as_deref().copied().unwrap_or(peer.address);
+            (outside(client), outside(server))
         })
     }
 

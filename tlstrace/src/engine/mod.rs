@@ -437,8 +437,13 @@ impl Engine {
             connection.revision = last.map_or(connection.revision, |last| last.revision) + 1;
         }
         let (revision, is_counted) = (connection.revision, connection.learned);
-        let (facts, connection) =
-            if stays { (connection.facts.clone(), Some(connection)) } else { (connection.facts, None) };
+        let (facts, connection) = if stays {
+            (connection.facts.clone(), Some(connection))
+        } else {
+            let facts = connection.take_facts();
+            self.table.recycle(connection);
+            (facts, None)
+        };
         self.put_out(judgement, Arc::new(facts), is_counted, earlier.map(|earlier| (revision, earlier)));
         connection
     }

@@ -107,7 +107,13 @@ pub(crate) struct Table {
     /// Memory that connections take beyond the ordinary, in bytes, and those that do, by how long they have.
     weight: usize,
     heavy: VecDeque<Slot>,
+    /// Room of connections that are over, for others.
+    #[expect(clippy::vec_box, reason = "the boxes are what is kept")]
+    spare: Vec<Box<Connection>>,
 }
+
+/// Most connections whose room is kept.
+const MAX_SPARE: usize = 128;
 
 #[derive(Debug, Default)]
 struct Entry {
@@ -136,6 +142,7 @@ impl Table {
             proven: VecDeque::new(),
             weight: 0,
             heavy: VecDeque::new(),
+            spare: Vec::new(),
         }
     }
 
@@ -195,6 +202,13 @@ impl Table {
         connection: Connection,
     ) -> (Slot, Option<Box<Connection>>) {
         let evicted = if self.is_full() { self.evict() } else { None };
+        let connection = match self.spare.pop() {
+            Some(mut room) => {
+                *room = connection;
+                room
+            }
+            None => Box::new(connection),
+        };
         let index = self.free.pop().unwrap_or_else(|| {
             self.entries.push(Entry::default());
             u32::try_from(self.entries.len() - 1).unwrap_or(u32::MAX)
@@ -203,7 +217,7 @@ impl Table {
         if let Some(entry) = self.entries.get_mut(index as usize) {
             entry.generation = entry.generation.wrapping_add(1);
             entry.key = Some(key);
-            entry.tracked = Some(Tracked::Open(Box::new(connection)));
+            entry.tracked = Some(Tracked::Open(connection));
             entry.queued = None;
             entry.is_among_heavy = false;
             slot.generation = entry.generation;
@@ -214,6 +228,13 @@ impl Table {
         }
         self.unproven.push_back(slot);
         (slot, evicted)
+    }
+
+    /// Keeps the room of a connection whose facts were taken: malloc(3) is slow with pieces of this size.
+    pub(crate) fn recycle(&mut self, connection: Box<Connection>) {
+        if self.spare.len() < MAX_SPARE {
+            self.spare.push(connection);
+        }
     }
 
     /// Takes an open connection out for a moment; [`Table::put_back`] must follow.
@@ -390,8 +411,7 @@ impl Table {
     fn forget_overtaken_deadlines(&mut self) {
         let mut deadlines = std::mem::take(&mut self.deadlines);
         let mut lingering = std::mem::take(&mut self.lingering);
-        let is_current =
-            |at: Timestamp, slot| self.entry(slot).is_some_and(|entry| entry.queued == Some(at));
+        let is_current = |at: Timestamp, slot| self.entry(slot).is_some_and(|entry| entry.queued == Some(at));
         deadlines.retain(|Reverse((at, slot))| is_current(*at, *slot));
         lingering.retain(|(at, slot)| is_current(*at, *slot));
         (self.deadlines, self.lingering) = (deadlines, lingering);

@@ -1,23 +1,26 @@
 //! Points in time, as segments carry them.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 /// Nanoseconds since 1970-01-01T00:00:00Z, without leap seconds.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Timestamp(u64);
+///
+/// One more is kept, so that none is 0 and an [`Option`] takes no more room: of every connection there are dozens.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Timestamp(NonZeroU64);
 
 impl Timestamp {
     pub const fn from_nanos(nanos: u64) -> Self {
-        Self(nanos)
+        Self(NonZeroU64::MIN.saturating_add(nanos))
     }
 
     pub const fn as_nanos(self) -> u64 {
-        self.0
+        self.0.get() - 1
     }
 
     /// Whole seconds since the epoch.
     pub const fn as_secs(self) -> u64 {
-        self.0 / 1_000_000_000
+        self.as_nanos() / 1_000_000_000
     }
 
     /// What [`Display`](std::fmt::Display) gave: RFC 3339 in UTC, with any fraction of a second or none.
@@ -43,17 +46,19 @@ impl Timestamp {
         let days =
             365 * shifted_year + shifted_year / 4 - shifted_year / 100 + shifted_year / 400 + day_of_year;
         let seconds = days.checked_sub(719_468)? * 86_400 + hour * 3600 + minute * 60 + second;
-        Some(Self(seconds.checked_mul(1_000_000_000)?.checked_add(nanos)?))
+        Some(Self::from_nanos(seconds.checked_mul(1_000_000_000)?.checked_add(nanos)?))
     }
 
     /// Time since `earlier`, zero where `earlier` is later.
     pub const fn since(self, earlier: Self) -> Duration {
-        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+        Duration::from_nanos(self.0.get().saturating_sub(earlier.0.get()))
     }
 
     /// This point in time and `duration` before it, no earlier than 1970.
     pub fn before(self, duration: Duration) -> Self {
-        Self(self.0.saturating_sub(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+        Self::from_nanos(
+            self.as_nanos().saturating_sub(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)),
+        )
     }
 
     /// This point in time and `duration` after it, saturating at the end of the range (year 2554).
@@ -62,28 +67,29 @@ impl Timestamp {
     }
 }
 
+impl Default for Timestamp {
+    /// The beginning of 1970.
+    fn default() -> Self {
+        Self::from_nanos(0)
+    }
+}
+
 impl std::fmt::Display for Timestamp {
     /// RFC 3339 in UTC with microseconds: `2026-11-22T10:00:00.123456Z`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let micros = self.0 % 1_000_000_000 / 1000;
+        let micros = self.as_nanos() % 1_000_000_000 / 1000;
         let Civil { year, month, day, hour, minute, second } = Civil::of(self.as_secs().cast_signed());
         // Every line has one, and padding seven numbers by `write!` takes longer than all else in it.
-        let mut text = *b"0000-00-00T00:00:00.000000Z";
-        let fields = [
-            (year.unsigned_abs(), 0..4),
-            (month.into(), 5..7),
-            (day.into(), 8..10),
-            (hour.into(), 11..13),
-            (minute.into(), 14..16),
-            (second.into(), 17..19),
-            (micros, 20..26),
+        let digit = |value: u64| b'0' + u8::try_from(value % 10).unwrap_or_default();
+        let two = |value: u8| [b'0' + value / 10 % 10, b'0' + value % 10];
+        let year = year.unsigned_abs();
+        let [y3, y2, y1, y0] = [1000, 100, 10, 1].map(|unit| digit(year / unit));
+        let [[m1, m0], [d1, d0], [h1, h0], [n1, n0], [s1, s0]] = [month, day, hour, minute, second].map(two);
+        let [f5, f4, f3, f2, f1, f0] = [100_000, 10_000, 1000, 100, 10, 1].map(|unit| digit(micros / unit));
+        let text = [
+            y3, y2, y1, y0, b'-', m1, m0, b'-', d1, d0, b'T', h1, h0, b':', n1, n0, b':', s1, s0, b'.', f5,
+            f4, f3, f2, f1, f0, b'Z',
         ];
-        for (mut value, place) in fields {
-            for digit in text.get_mut(place).into_iter().flatten().rev() {
-                *digit = b'0' + u8::try_from(value % 10).unwrap_or_default();
-                value /= 10;
-            }
-        }
         f.write_str(std::str::from_utf8(&text).unwrap_or_default())
     }
 }

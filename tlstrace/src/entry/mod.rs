@@ -132,7 +132,7 @@ impl<'a> Entry<'a> {
             severity: verdict.severity,
             verdict: verdict.id.into(),
             confidence: verdict.confidence,
-            client: facts.proxy.and_then(|header| header.source).unwrap_or(facts.client().address),
+            client: facts.proxy.as_ref().and_then(|header| header.source).unwrap_or(facts.client().address),
             server: facts.server().address,
             server_name: facts.server_name(),
             names: verdict.names.clone(),

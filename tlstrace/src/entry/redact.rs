@@ -124,7 +124,7 @@ fn hide_client(facts: &mut HandshakeFacts, secrets: &mut Vec<(String, String)>) 
     };
     let client = facts.peer_mut(Role::Client);
     hide(&mut client.address);
-    client.translated.iter_mut().for_each(&mut hide);
+    client.translated.as_deref_mut().into_iter().for_each(&mut hide);
     if let Some(source) = facts.proxy.as_mut().and_then(|header| header.source.as_mut()) {
         hide(source);
     }

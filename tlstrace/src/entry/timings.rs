@@ -44,7 +44,7 @@ pub struct Timings {
 impl Timings {
     pub fn of(facts: &HandshakeFacts) -> Self {
         let micros = |from: Option<Timestamp>, to: Option<Timestamp>| {
-            Some(u64::try_from(to?.since(from?).as_micros()).unwrap_or(u64::MAX))
+            Some(to?.as_nanos().saturating_sub(from?.as_nanos()) / 1000)
         };
         let progress = &facts.progress;
         let tcp = &facts.tcp;

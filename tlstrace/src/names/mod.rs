@@ -82,7 +82,7 @@ impl Names {
         let facts = &*verdict.facts;
         let period = (facts.first_seen, facts.last_seen);
         let directory = self.directory();
-        let client = match facts.proxy.and_then(|header| header.source) {
+        let client = match facts.proxy.as_ref().and_then(|header| header.source) {
             // The connection itself is a load balancer's.
             Some(inner) => directory.name(inner, period.0, period.1),
             None => name_of(facts.client(), &directory, period),
@@ -108,8 +108,8 @@ impl Names {
 
 /// Whose address an end has, on either side of a translation: before it a Service's, behind it a pod's.
 fn name_of(peer: &Peer, directory: &Directory, (first, last): (Timestamp, Timestamp)) -> Option<Identity> {
-    let names = [peer.translated, Some(peer.address)].into_iter().flatten();
-    names.filter_map(|end| directory.name(end, first, last)).reduce(|behind, before| {
+    let names = [peer.translated.as_deref(), Some(&peer.address)].into_iter().flatten();
+    names.filter_map(|end| directory.name(*end, first, last)).reduce(|behind, before| {
         if behind.namespace == before.namespace || behind.pod.is_none() { behind.or(before) } else { behind }
     })
 }

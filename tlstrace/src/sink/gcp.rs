@@ -82,12 +82,7 @@ impl Sink for Gcp {
         self.write_joined(out)
     }
 
-    fn aggregate(
-        &mut self,
-        aggregate: &Aggregate,
-        observer: &Observer,
-        out: &mut Vec<u8>,
-    ) -> io::Result<()> {
+    fn aggregate(&mut self, aggregate: &Aggregate, observer: &Observer, out: &mut Vec<u8>) -> io::Result<()> {
         self.line.clear();
         self.object.clear();
         let fields = AggregateFields {

@@ -46,7 +46,7 @@ impl Sink for Json {
             client: match verdict.facts.client_hello.as_deref() {
                 None => None,
                 Some(hello) => Some(self.clients.get(
-                    shown_of(hello),
+                    client_hash(hello),
                     |known| shown_of(known) == shown_of(hello),
                     || Box::new(hello.clone()),
                     || Client::of(hello),
@@ -74,12 +74,7 @@ impl Sink for Json {
         Ok(())
     }
 
-    fn aggregate(
-        &mut self,
-        aggregate: &Aggregate,
-        observer: &Observer,
-        out: &mut Vec<u8>,
-    ) -> io::Result<()> {
+    fn aggregate(&mut self, aggregate: &Aggregate, observer: &Observer, out: &mut Vec<u8>) -> io::Result<()> {
         serde_json::to_writer(&mut *out, &aggregate::Object::of(aggregate, observer))?;
         out.push(b'\n');
         Ok(())
@@ -94,11 +89,27 @@ struct Parts<'a> {
 }
 
 /// All of a ClientHello that [`Client`] shows, directly or in a fingerprint.
-fn shown_of(hello: &ClientHello) -> impl Hash + PartialEq {
+fn shown_of(hello: &ClientHello) -> impl PartialEq {
     (
         (hello.server_name.as_ref(), hello.legacy_version, hello.ssl_v2),
         (&hello.supported_versions, &hello.cipher_suites, &hello.extensions),
         (&hello.supported_groups, &hello.signature_schemes, &hello.alpn, &hello.ec_point_formats),
+    )
+}
+
+/// The lists in it go into one number each: `Hash` would take some eighty of them one by one.
+fn client_hash(hello: &ClientHello) -> impl Hash {
+    fn number(list: impl Iterator<Item = u16>) -> u64 {
+        // 2^64 divided by the golden ratio, as in Fibonacci hashing.
+        list.fold(0, |hash: u64, item| hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(item))
+    }
+    (
+        hello.server_name.as_ref(),
+        &hello.alpn,
+        number(hello.cipher_suites.iter().map(|suite| suite.0)),
+        number(hello.extensions.iter().map(|extension| extension.0)),
+        number(hello.supported_groups.iter().map(|group| group.0)),
+        number(hello.signature_schemes.iter().map(|scheme| scheme.0)),
     )
 }
 
@@ -136,7 +147,7 @@ struct Line<'a> {
 
 #[derive(Serialize)]
 struct Event {
-    outcome: &'static str,
+    outcome: Word,
     /// Nanoseconds.
     duration: u64,
 }
@@ -197,9 +208,9 @@ struct Translated {
 #[derive(Serialize)]
 struct Network {
     #[serde(rename = "type")]
-    kind: &'static str,
+    kind: Word,
     #[serde(skip_serializing_if = "Option::is_none")]
-    direction: Option<&'static str>,
+    direction: Option<Word>,
 }
 
 #[derive(Serialize)]
@@ -227,7 +238,7 @@ struct Tls<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<Shown<ProtocolVersion>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    version_protocol: Option<&'static str>,
+    version_protocol: Option<Word>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cipher: Option<Shown<CipherSuite>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -274,12 +285,12 @@ struct Certificates<'a> {
 
 #[derive(Serialize)]
 struct Trace<'a> {
-    schema: &'static str,
-    verdict: &'static str,
-    severity: &'static str,
-    blame: &'static str,
-    confidence: &'static str,
-    phase: &'static str,
+    schema: Word,
+    verdict: Word,
+    severity: Word,
+    blame: Word,
+    confidence: Word,
+    phase: Word,
     summary: &'a str,
     evidence: Items<'a, Evidence>,
     #[serde(skip_serializing_if = "Items::is_empty")]
@@ -316,13 +327,13 @@ struct Trace<'a> {
     connection_id: crate::engine::facts::ConnectionId,
     revision: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
-    replaces: Option<&'static str>,
+    replaces: Option<Word>,
 }
 
 #[derive(Serialize)]
 struct EndedBy {
-    side: &'static str,
-    how: &'static str,
+    side: Word,
+    how: Word,
 }
 
 /// What this node's kernel says of the RST that ended the connection, if it sent it.
@@ -338,10 +349,10 @@ struct ResetBy<'a> {
 
 #[derive(Serialize)]
 struct AlertFields {
-    side: &'static str,
+    side: Word,
     /// Not known of an encrypted alert, and neither are the next two.
     #[serde(skip_serializing_if = "Option::is_none")]
-    level: Option<&'static str>,
+    level: Option<Word>,
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -479,20 +490,26 @@ impl<'a> Line<'a> {
         Self {
             timestamp: verdict.time(),
             event: Event {
-                outcome: outcome(verdict.severity, verdict.id),
+                outcome: Word(outcome(verdict.severity, verdict.id)),
                 duration: nanos(verdict.time().since(facts.first_seen)),
             },
-            client: match facts.proxy.and_then(|header| header.source) {
+            client: match facts.proxy.as_ref().and_then(|header| header.source) {
                 // What is translated is the load balancer's address.
                 Some(inner) => Endpoint::of(inner, None, names.client.as_deref()),
-                None => {
-                    Endpoint::of(facts.client().address, facts.client().translated, names.client.as_deref())
-                }
+                None => Endpoint::of(
+                    facts.client().address,
+                    facts.client().translated.as_deref(),
+                    names.client.as_deref(),
+                ),
             },
-            server: Endpoint::of(facts.server().address, facts.server().translated, names.server.as_deref()),
+            server: Endpoint::of(
+                facts.server().address,
+                facts.server().translated.as_deref(),
+                names.server.as_deref(),
+            ),
             network: Network {
-                kind: if facts.server().address.is_ipv4() { "ipv4" } else { "ipv6" },
-                direction: direction.map(Direction::as_str),
+                kind: Word(if facts.server().address.is_ipv4() { "ipv4" } else { "ipv6" }),
+                direction: direction.map(Direction::as_str).map(Word),
             },
             observer: ObserverFields {
                 hostname: observer.hostname.as_deref(),
@@ -506,7 +523,7 @@ impl<'a> Line<'a> {
 }
 
 impl<'a> Endpoint<'a> {
-    fn of(address: SocketAddr, translated: Option<SocketAddr>, identity: Option<&'a Identity>) -> Self {
+    fn of(address: SocketAddr, translated: Option<&SocketAddr>, identity: Option<&'a Identity>) -> Self {
         let process = identity.and_then(|identity| identity.process.as_ref());
         Self {
             ip: address.ip(),
@@ -545,7 +562,7 @@ impl<'a> Tls<'a> {
         Self {
             established: facts.progress.complete.is_some(),
             version: version.map(Shown),
-            version_protocol: version.map(|version| if version.0 <= 0x0300 { "ssl" } else { "tls" }),
+            version_protocol: version.map(|version| Word(if version.0 <= 0x0300 { "ssl" } else { "tls" })),
             cipher: selected.map(|hello| Shown(hello.cipher_suite)),
             curve: facts.group().map(Shown),
             next_protocol: selected.and_then(|hello| hello.alpn.as_deref()).map(protocol_name),
@@ -590,12 +607,12 @@ impl<'a> Trace<'a> {
     fn of(verdict: &'a Verdict, server_certificates: Option<Verbatim<'a>>) -> Self {
         let facts = &*verdict.facts;
         Self {
-            schema: "tlstrace/1",
-            verdict: verdict.id,
-            severity: verdict.severity.as_str(),
-            blame: verdict.blame.as_str(),
-            confidence: verdict.confidence.as_str(),
-            phase: facts.phase().as_str(),
+            schema: Word("tlstrace/1"),
+            verdict: Word(verdict.id),
+            severity: Word(verdict.severity.as_str()),
+            blame: Word(verdict.blame.as_str()),
+            confidence: Word(verdict.confidence.as_str()),
+            phase: Word(facts.phase().as_str()),
             summary: &verdict.summary,
             evidence: Items(&verdict.evidence),
             alternatives: Items(&verdict.alternatives),
@@ -603,7 +620,7 @@ impl<'a> Trace<'a> {
             reason: verdict.reason,
             ended_by: verdict
                 .ended_by
-                .map(|ended| EndedBy { side: ended.side.as_str(), how: ended.how.as_str() }),
+                .map(|ended| EndedBy { side: Word(ended.side.as_str()), how: Word(ended.how.as_str()) }),
             reset_by: verdict.reset_by.as_ref().map(|report| ResetBy {
                 reason: report.reason.as_deref(),
                 pid: report.process.as_ref().map(|process| process.pid),
@@ -626,7 +643,7 @@ impl<'a> Trace<'a> {
                 .as_ref()
                 .map(|chain| CertificateFields::chain(chain, false))
                 .unwrap_or_default(),
-            proxy: facts.proxy.map(|header| Proxy {
+            proxy: facts.proxy.as_ref().map(|header| Proxy {
                 version: header.version,
                 local: header.local,
                 address: facts.client().address.ip(),
@@ -641,7 +658,7 @@ impl<'a> Trace<'a> {
             cut: cut(facts),
             connection_id: facts.connection,
             revision: verdict.revision,
-            replaces: verdict.replaces,
+            replaces: verdict.replaces.map(Word),
         }
     }
 }
@@ -727,15 +744,21 @@ fn root_alert(verdict: &Verdict) -> Option<AlertFields> {
         && let How::Alert(alert) = ending.how
     {
         return Some(AlertFields {
-            side: ending.role.as_str(),
-            level: Some(if alert.level == AlertLevel::WARNING { "warning" } else { "fatal" }),
+            side: Word(ending.role.as_str()),
+            level: Some(Word(if alert.level == AlertLevel::WARNING { "warning" } else { "fatal" })),
             code: Some(alert.description.0),
             name: Some(alert.description.to_string()),
             encrypted: false,
         });
     }
     let ended = verdict.ended_by.filter(|ended| ended.how == EndedHow::Alert)?;
-    Some(AlertFields { side: ended.side.as_str(), level: None, code: None, name: None, encrypted: true })
+    Some(AlertFields {
+        side: Word(ended.side.as_str()),
+        level: None,
+        code: None,
+        name: None,
+        encrypted: true,
+    })
 }
 
 /// Most items shown of a list that a peer has sent. No stack has so many; a line that is longer than what collects lines
@@ -831,7 +854,19 @@ struct Shown<T>(T);
 
 impl<T: Copy + Into<Cow<'static, str>>> Serialize for Shown<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.0.into())
+        match self.0.into() {
+            Cow::Borrowed(name) => Word(name).serialize(serializer),
+            Cow::Owned(number) => serializer.serialize_str(&number),
+        }
+    }
+}
+
+/// A word of this program, or of a registry: as an enumeration's variant it is not looked through for what to escape.
+struct Word(&'static str);
+
+impl Serialize for Word {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_unit_variant("Word", 0, self.0)
     }
 }
 
@@ -845,27 +880,28 @@ impl<T> Items<'_, T> {
 
 #[derive(Serialize)]
 struct EvidenceFields<'a> {
-    fact: &'static str,
+    fact: Word,
     detail: &'a str,
 }
 
 #[derive(Serialize)]
 struct AlternativeFields<'a> {
-    verdict: &'static str,
+    verdict: Word,
     why: &'a str,
 }
 
 impl Serialize for Items<'_, Evidence> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer
-            .collect_seq(self.0.iter().map(|item| EvidenceFields { fact: item.fact, detail: &item.detail }))
+        serializer.collect_seq(
+            self.0.iter().map(|item| EvidenceFields { fact: Word(item.fact), detail: &item.detail }),
+        )
     }
 }
 
 impl Serialize for Items<'_, Alternative> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(
-            self.0.iter().map(|item| AlternativeFields { verdict: item.verdict, why: &item.why }),
+            self.0.iter().map(|item| AlternativeFields { verdict: Word(item.verdict), why: &item.why }),
         )
     }
 }

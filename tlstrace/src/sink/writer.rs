@@ -58,11 +58,16 @@ impl Writer<'_> {
         if !is_plain(text.as_bytes()) {
             return serde_json::to_writer(&mut *self.0, text);
         }
+        self.plain(text);
+        Ok(())
+    }
+
+    /// A string without anything to escape.
+    fn plain(&mut self, text: &str) {
         self.0.reserve(text.len() + 2);
         self.0.push(b'"');
         self.0.extend_from_slice(text.as_bytes());
         self.0.push(b'"');
-        Ok(())
     }
 
     fn number(self, number: impl itoa::Integer) {
@@ -199,8 +204,10 @@ impl<'a> Serializer for Writer<'a> {
         self.serialize_unit()
     }
 
-    fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Result<(), Error> {
-        self.serialize_str(variant)
+    fn serialize_unit_variant(mut self, _: &'static str, _: u32, variant: &'static str) -> Result<(), Error> {
+        // An identifier, as a field's name is.
+        self.plain(variant);
+        Ok(())
     }
 
     fn serialize_newtype_struct<T: Serialize + ?Sized>(
@@ -303,11 +310,8 @@ impl SerializeStruct for Fields<'_> {
     )]
     #[inline(always)]
     fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), Error> {
-        self.out.reserve(name.len() + 4);
-        if !std::mem::replace(&mut self.is_first, false) {
-            self.out.push(b',');
-        }
-        self.out.push(b'"');
+        let is_first = std::mem::replace(&mut self.is_first, false);
+        self.out.extend_from_slice(if is_first { b"\"" } else { b",\"" });
         self.out.extend_from_slice(name.as_bytes());
         self.out.extend_from_slice(b"\":");
         value.serialize(Writer(self.out))

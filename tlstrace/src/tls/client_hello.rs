@@ -31,11 +31,11 @@ pub struct ClientHello {
     /// Its length: 0 to 32 bytes.
     pub session_id_len: u8,
     /// In wire order, GREASE included.
-    pub cipher_suites: Vec<CipherSuite>,
+    pub cipher_suites: SmallVec<[CipherSuite; 24]>,
     /// In wire order.
     pub compression_methods: SmallVec<[u8; 16]>,
     /// In wire order, GREASE included.
-    pub extensions: Vec<ExtensionType>,
+    pub extensions: SmallVec<[ExtensionType; 20]>,
     /// The host name of extension `server_name` (RFC 6066 §3).
     pub server_name: Option<ServerName>,
     /// As in the extension, GREASE included; empty without it.
@@ -45,7 +45,7 @@ pub struct ClientHello {
     /// In wire order, GREASE included.
     pub key_shares: Vec<KeyShare>,
     /// In wire order.
-    pub signature_schemes: Vec<SignatureScheme>,
+    pub signature_schemes: SmallVec<[SignatureScheme; 16]>,
     /// `signature_algorithms_cert`, in wire order.
     pub signature_schemes_cert: Vec<SignatureScheme>,
     /// The protocols offered, in wire order (RFC 7301).
@@ -263,7 +263,6 @@ impl ClientHello {
         if list.has_trailing_bytes {
             note(&mut self.problems, Problem::TrailingBytes);
         }
-        self.extensions.reserve(list.list.len().min(512) / 16);
         list.walk(|visit| match visit {
             Visit::First(extension) => {
                 self.extensions.push(extension.kind);
@@ -583,7 +582,7 @@ mod tests {
                 // A hello may also end before its extensions.
                 if let Some(hello) = ClientHello::decode(prefix).complete() {
                     assert_eq!(hello.cipher_suites, whole.cipher_suites);
-                    assert_eq!(hello.extensions, []);
+                    assert_eq!(hello.extensions.as_slice(), []);
                     continue;
                 }
                 assert_eq!(ClientHello::decode(prefix), Decoded::Incomplete, "{len} bytes");
@@ -666,7 +665,10 @@ mod tests {
         hello[at] = 0xff;
         let hello = decode(&hello);
         assert!(hello.extended_master_secret);
-        assert_eq!(hello.extensions, [ExtensionType::EXTENDED_MASTER_SECRET, ExtensionType::SERVER_NAME]);
+        assert_eq!(
+            hello.extensions.as_slice(),
+            [ExtensionType::EXTENDED_MASTER_SECRET, ExtensionType::SERVER_NAME]
+        );
         assert_eq!(hello.problems, [Problem::BrokenExtensionList]);
         assert!(!hello.is_truncated());
     }
@@ -735,7 +737,7 @@ mod tests {
         hello.extend([0x22; 16]);
         hello[1] = u8::try_from(hello.len() - 2).unwrap();
         let decoded = ClientHello::decode_ssl_v2(&hello).complete().unwrap();
-        assert_eq!(decoded.cipher_suites, [CipherSuite(0x0039), CipherSuite(0x002f)]);
+        assert_eq!(decoded.cipher_suites.as_slice(), [CipherSuite(0x0039), CipherSuite(0x002f)]);
         assert_eq!(decoded.max_version(), ProtocolVersion::TLS1_0);
         assert!(decoded.ssl_v2 && decoded.offers(ProtocolVersion::SSL2));
         assert_eq!(decoded.session_id_len, 0);

@@ -7,9 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::LazyLock;
 
-use tls_parser::{
-    CIPHERS, TlsCipherAu, TlsCipherEncMode, TlsCipherKx, TlsCipherMac, TlsCipherSuite, TlsPRF,
-};
+use tls_parser::{CIPHERS, TlsCipherAu, TlsCipherEncMode, TlsCipherKx, TlsCipherMac, TlsCipherSuite, TlsPRF};
 
 /// Declares a 16-bit or 8-bit code point, its constants and their registered names.
 macro_rules! code_point {

@@ -159,6 +159,8 @@ fn digit(value: u16) -> char {
 
 #[cfg(test)]
 mod tests {
+    use smallvec::SmallVec;
+
     use super::*;
     use crate::tls::testing::{self, body, client_hello_with};
 
@@ -204,7 +206,7 @@ mod tests {
     fn ja4_has_zeros_where_there_is_nothing_to_hash() {
         let mut bare = client_hello_with(&[]);
         bare.truncate(bare.len() - 2);
-        let hello = ClientHello { cipher_suites: Vec::new(), ..decode(&bare) };
+        let hello = ClientHello { cipher_suites: SmallVec::new(), ..decode(&bare) };
         assert_eq!(ja4(&hello), "t12i000000_000000000000_000000000000");
         assert_eq!(ja3_string(&hello), "771,,,,");
     }

@@ -74,7 +74,7 @@ pub(crate) fn client_hello(data: &[u8]) {
     {
         assert_eq!(ours.legacy_version.0, theirs.version.0);
         let theirs_suites: Vec<_> = theirs.ciphers.iter().map(|suite| CipherSuite(suite.0)).collect();
-        assert_eq!(ours.cipher_suites, theirs_suites);
+        assert_eq!(ours.cipher_suites.to_vec(), theirs_suites);
         assert_eq!(usize::from(ours.session_id_len), theirs.session_id.map_or(0, <[u8]>::len));
         assert_eq!(ours.compression_methods.len(), theirs.comp.len());
     }
@@ -98,10 +98,10 @@ pub(crate) fn client_hello(data: &[u8]) {
         }
         let suites: Vec<_> =
             theirs.cipher_suites().iter().map(|suite| CipherSuite(u16::from(*suite))).collect();
-        assert_eq!(ours.cipher_suites, suites);
+        assert_eq!(ours.cipher_suites.to_vec(), suites);
         let schemes: Vec<_> =
             theirs.signature_schemes().iter().map(|scheme| SignatureScheme(u16::from(*scheme))).collect();
-        assert_eq!(ours.signature_schemes, schemes);
+        assert_eq!(ours.signature_schemes.to_vec(), schemes);
         if let Some(groups) = theirs.named_groups() {
             let groups: Vec<_> = groups.iter().map(|group| NamedGroup(u16::from(*group))).collect();
             assert_eq!(ours.supported_groups.to_vec(), groups);
@@ -143,7 +143,7 @@ pub(crate) fn extension(data: &[u8]) {
     assert_eq!(hello.extensions.len(), 3);
     assert_eq!(hello.supported_groups.as_slice(), [NamedGroup::X25519]);
     if kind != ExtensionType::SIGNATURE_ALGORITHMS {
-        assert_eq!(hello.signature_schemes, [SignatureScheme::ECDSA_SECP256R1_SHA256]);
+        assert_eq!(hello.signature_schemes.as_slice(), [SignatureScheme::ECDSA_SECP256R1_SHA256]);
     }
     assert!(!hello.problems.contains(&Problem::BrokenExtensionList));
     let _ = (fingerprint::ja3(&hello), fingerprint::ja4(&hello));

@@ -1,5 +1,6 @@
 //! ServerHello and HelloRetryRequest: what a server picks (RFC 8446 §4.1.3, §4.1.4).
 
+use smallvec::SmallVec;
 use tls_parser::TlsExtension;
 
 pub use super::client_hello::SessionId;
@@ -45,7 +46,7 @@ pub struct ServerHello {
     /// A HelloRetryRequest's cookie is present.
     pub cookie: bool,
     /// In wire order.
-    pub extensions: Vec<ExtensionType>,
+    pub extensions: SmallVec<[ExtensionType; 8]>,
     /// The sentinel in the random's last eight bytes.
     pub downgrade: Option<Downgrade>,
     /// 0 is none.
@@ -286,7 +287,7 @@ mod tests {
         ] {
             for len in 0..body(&message).len() {
                 match ServerHello::decode(&body(&message)[..len]) {
-                    Decoded::Complete(hello) => assert_eq!(hello.extensions, [], "{len} bytes"),
+                    Decoded::Complete(hello) => assert_eq!(hello.extensions.as_slice(), [], "{len} bytes"),
                     other => assert_eq!(other, Decoded::Incomplete, "{len} bytes"),
                 }
             }

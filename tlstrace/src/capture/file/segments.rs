@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use smallvec::SmallVec;
 use tlstrace_common::encapsulation::{self, LinkKind};
-use tlstrace_common::event::Notes;
+use tlstrace_common::event::{Notes, TcpOptions};
 use tlstrace_common::load::Load;
 use tlstrace_common::skip::Skip;
 use tlstrace_common::tcp::{self, Tcp};
@@ -69,6 +69,12 @@ fn options(data: &[u8], tcp: &Tcp) -> u8 {
     let captured = data.get(tcp.options_offset as usize..).unwrap_or_default();
     let len =
         captured.len().min((tcp.payload_offset - tcp.options_offset) as usize).min(tcp::MAX_OPTIONS_LEN);
+    // Nearly every segment has none, or these (RFC 7323 appendix A).
+    match captured.get(..len) {
+        Some([]) => return 0,
+        Some([1, 1, 8, 10, _, _, _, _, _, _, _, _]) => return TcpOptions::TIMESTAMPS,
+        _ => {}
+    }
     let mut options = [0; tcp::MAX_OPTIONS_LEN];
     if let (Some(room), Some(captured)) = (options.get_mut(..len), captured.get(..len)) {
         room.copy_from_slice(captured);
@@ -121,7 +127,7 @@ mod tests {
             assert_eq!(segment.destination.to_string(), "10.0.0.2:443");
             assert_eq!((segment.sequence, segment.acknowledgement, segment.flags), (7, 8, 0x12));
             assert_eq!((segment.window, segment.hop_limit, segment.ip_id), (0xfaf0, 61, 0x1234));
-            assert_eq!(segment.options, tlstrace_common::event::TcpOptions::MSS);
+            assert_eq!(segment.options, TcpOptions::MSS);
             assert_eq!(segment.payload_len, 5);
             assert_eq!(segment.chunks.as_slice(), [Chunk { offset: 0, bytes: b"hello" }]);
             assert_eq!(segment.notes, 0);
