@@ -13,6 +13,8 @@ use std::time::Duration;
 pub const CAPACITY: usize = 8 << 20;
 /// Most bytes of one write, so that progress shows.
 const MOST_AT_ONCE: usize = 64 << 10;
+/// Bytes of an empty queue's room that are kept for the next burst.
+const MOST_KEPT: usize = 1 << 20;
 /// How long an end is put off for a reader that takes nothing.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -257,6 +259,9 @@ impl Batch {
     }
 
     fn clear(&mut self) {
+        if self.bytes.capacity() > MOST_KEPT {
+            self.bytes = Vec::new();
+        }
         self.bytes.clear();
         self.ends.clear();
     }

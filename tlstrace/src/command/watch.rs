@@ -183,6 +183,7 @@ pub(super) fn engine(filter: &Filter, judging: &Judging) -> anyhow::Result<Engin
 
 /// Attaches, and gives up the privileges that this took. To be called while there is one thread.
 pub(super) fn start(settings: capture::Settings, tell: impl FnMut(String)) -> anyhow::Result<Capture> {
+    capture::memory::keep_little();
     let mut notes = Vec::new();
     let mut capture = Capture::start(settings, &mut notes)?;
     notes.into_iter().for_each(tell);

@@ -359,9 +359,11 @@ impl Table {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
-        let open = self.deadlines.peek().map(|Reverse((at, _))| *at);
-        let judged = self.lingering.front().map(|(at, _)| *at);
-        open.into_iter().chain(judged).min()
+        match (self.deadlines.peek(), self.lingering.front()) {
+            (Some(Reverse((open, _))), Some((judged, _))) => Some(*open.min(judged)),
+            (Some(Reverse((only, _))), None) | (None, Some((only, _))) => Some(*only),
+            (None, None) => None,
+        }
     }
 
     /// Deadlines in the queue.
