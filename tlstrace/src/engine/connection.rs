@@ -715,6 +715,15 @@ impl Peer {
     }
 }
 
+/// TLS 1.2 and below: whether the records read so far show what [`Connection::is_accepted`] asks for.
+fn carries_on(facts: &HandshakeFacts) -> bool {
+    let progress = &facts.progress;
+    progress.client_finished.is_some()
+        && progress.server_finished.is_some()
+        && (progress.client_data.is_some() || progress.server_data.is_some())
+        && !facts.has_empty_client_certificate()
+}
+
 /// Reads the TLS 1.3 part of a handshake from the sizes of its records.
 fn note_tls13(facts: &mut HandshakeFacts) {
     let Some(exchange) = Exchange::of(facts) else { return };
@@ -904,6 +913,7 @@ impl Observer for Learner<'_> {
     fn opaque_record(&mut self, header: RecordHeader) {
         let now = self.now;
         let version = self.facts.version();
+        let carries_on = header.content_type == ContentType::ALERT && carries_on(self.facts);
         let progress = &mut self.facts.progress;
         let (finished, data) = match self.role {
             Role::Client => (&mut progress.client_finished, &mut progress.client_data),
@@ -926,7 +936,8 @@ impl Observer for Learner<'_> {
                 }
                 first.then_some(b'D')
             }
-            ContentType::ALERT => Some(b'E'),
+            // Once both sides carry on, the connection is judged, be it between two segments or within one.
+            ContentType::ALERT if !carries_on => Some(b'E'),
             _ => None,
         };
         if let Some(letter) = letter {
