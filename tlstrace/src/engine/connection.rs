@@ -715,13 +715,23 @@ impl Peer {
     }
 }
 
-/// TLS 1.2 and below: whether the records read so far show what [`Connection::is_accepted`] asks for.
-fn carries_on(facts: &HandshakeFacts) -> bool {
-    let progress = &facts.progress;
-    progress.client_finished.is_some()
-        && progress.server_finished.is_some()
-        && (progress.client_data.is_some() || progress.server_data.is_some())
-        && !facts.has_empty_client_certificate()
+/// Whether the records read so far show what [`Connection::is_accepted`] asks for. Then the connection is judged, be it
+/// between two segments or, if the rest came with them, at the end of this one; the rest is no part of the handshake.
+fn carries_on(facts: &mut HandshakeFacts) -> bool {
+    let is_tls13 = facts.version().is_some_and(ProtocolVersion::is_tls13);
+    if is_tls13 {
+        note_tls13(facts);
+    }
+    let Progress { client_finished, server_finished, client_data, server_data, complete, .. } =
+        facts.progress;
+    let has_both =
+        |client: Option<Timestamp>, server: Option<Timestamp>| client.is_some() && server.is_some();
+    let is_accepted = if is_tls13 {
+        complete.is_some() && has_both(client_data, server_data)
+    } else {
+        has_both(client_finished, server_finished) && (client_data.is_some() || server_data.is_some())
+    };
+    is_accepted && !facts.has_empty_client_certificate()
 }
 
 /// Reads the TLS 1.3 part of a handshake from the sizes of its records.
@@ -936,7 +946,6 @@ impl Observer for Learner<'_> {
                 }
                 first.then_some(b'D')
             }
-            // Once both sides carry on, the connection is judged, be it between two segments or within one.
             ContentType::ALERT if !carries_on => Some(b'E'),
             _ => None,
         };
@@ -976,6 +985,9 @@ impl Observer for Learner<'_> {
     }
 
     fn alert(&mut self, level: AlertLevel, description: AlertDescription) {
+        if carries_on(self.facts) {
+            return;
+        }
         self.push(b'L');
         let alert = Alert { level, description };
         let peer = self.facts.peer_mut(self.role);
