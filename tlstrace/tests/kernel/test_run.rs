@@ -61,6 +61,27 @@ fn the_programs_do_not_grow_unnoticed() {
     }
 }
 
+/// No time by itself: the ratio to a packet that is let go at its EtherType, with room for any machine. On one it is 2.
+#[test]
+#[ignore = "needs root"]
+fn what_is_no_candidate_costs_little_more_than_what_is_no_ip() {
+    const MOST: u32 = 10;
+    let mut connection = Connection::open(Programs::load(), Network::v4());
+    let frame = connection.client.clone();
+    let arp = [&[0xff; 6][..], &[2; 6], &[0x08, 0x06], &[0; 46]].concat();
+    let floor = connection.programs.least_time(symbols::PROGRAM_IN, &arp);
+    let mut of_nobody = frame.clone();
+    of_nobody.payload = vec![0x17; 1000];
+    for (what, frame) in [
+        ("an ACK of a flow that is not followed", Frame { source_port: 50_000, ..frame.clone() }),
+        ("data of a flow that is not followed", Frame { source_port: 50_000, ..of_nobody }),
+    ] {
+        let time = connection.programs.least_time(symbols::PROGRAM_IN, &frame.bytes());
+        assert!(connection.programs.events().is_empty(), "{what}");
+        assert!(time <= floor * MOST, "{what}: {time:?}, no IP: {floor:?}");
+    }
+}
+
 #[test]
 #[ignore = "needs root"]
 fn a_client_hello_is_copied_whole_whatever_is_in_front_of_it() {
