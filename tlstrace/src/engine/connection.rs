@@ -71,8 +71,7 @@ pub(crate) enum Stage {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Judged {
     pub(crate) last_seen: Timestamp,
-    client: End,
-    /// First sequence number of client and server, if it is known.
+    /// First sequence number, if it is known, of each end, in the order of the table's keys.
     isns: [Option<u32>; 2],
     /// Another connection under other addresses: remembered for as long as that one may be idle.
     is_copy: bool,
@@ -87,8 +86,8 @@ impl Judged {
 
     /// Whether a SYN begins another connection between the same ports.
     pub(crate) fn is_replaced_by(&self, segment: &Segment<'_>) -> bool {
-        let [client, server] = self.isns;
-        let isn = if End::from(segment.source) == self.client { client } else { server };
+        let [low, high] = self.isns;
+        let isn = if End::from(segment.source).is_below(segment.destination.into()) { low } else { high };
         segment.is_syn() && !segment.is_rst() && (self.was_reset || isn != Some(segment.sequence))
     }
 }
@@ -184,10 +183,12 @@ impl Connection {
     /// What to remember of it when it is judged.
     pub(crate) fn mark(&self) -> Judged {
         let [client, server] = &self.sides;
+        let isns = [client.stream.isn(), server.stream.isn()];
+        let [client, server] = [self.facts.client(), self.facts.server()].map(|peer| End::from(peer.address));
+        let [first, second] = isns;
         Judged {
             last_seen: self.facts.last_seen,
-            client: self.facts.client().address.into(),
-            isns: [client.stream.isn(), server.stream.isn()],
+            isns: if client.is_below(server) { [first, second] } else { [second, first] },
             is_copy: false,
             was_reset: self.facts.endings.iter().any(|ending| matches!(ending.how, How::Reset(_))),
         }

@@ -1,11 +1,12 @@
 //! The bounded table of connections, and the queue of their deadlines.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
-use std::hash::{Hash, Hasher};
+use std::collections::{BinaryHeap, VecDeque};
+use std::hash::{BuildHasher as _, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
 use foldhash::fast::RandomState;
+use hashbrown::HashTable;
 
 use super::connection::{Connection, Judged};
 use super::segment::{MAPPED, Segment};
@@ -22,7 +23,7 @@ impl ConnectionKey {
     pub(crate) fn of(segment: &Segment<'_>) -> Self {
         let source = End::from(segment.source);
         let destination = End::from(segment.destination);
-        if source.rank() <= destination.rank() {
+        if source.is_below(destination) {
             Self { low: source, high: destination }
         } else {
             Self { low: destination, high: source }
@@ -48,6 +49,11 @@ pub(crate) struct End {
 }
 
 impl End {
+    /// Whether it is the first of the two in a key.
+    pub(crate) fn is_below(self, other: Self) -> bool {
+        self.rank() <= other.rank()
+    }
+
     /// Some order, the same everywhere.
     fn rank(self) -> (u128, u16) {
         (u128::from_ne_bytes(self.ip), self.port)
@@ -93,7 +99,9 @@ impl Tracked {
 pub(crate) struct Table {
     limit: usize,
     max_weight: usize,
-    by_key: HashMap<ConnectionKey, Slot, RandomState>,
+    /// Indices into `entries`, where the keys are: to have them here too would take as much room again.
+    by_key: HashTable<u32>,
+    hasher: RandomState,
     entries: Vec<Entry>,
     free: Vec<u32>,
     /// Deadlines as they were when pushed: a popped entry is checked against the connection's present one.
@@ -133,7 +141,8 @@ impl Table {
         Self {
             limit: limit.max(1),
             max_weight,
-            by_key: HashMap::default(),
+            by_key: HashTable::new(),
+            hasher: RandomState::default(),
             entries: Vec::new(),
             free: Vec::new(),
             deadlines: BinaryHeap::new(),
@@ -156,7 +165,10 @@ impl Table {
     }
 
     pub(crate) fn find(&self, key: &ConnectionKey) -> Option<Slot> {
-        self.by_key.get(key).copied()
+        let entry = |index: u32| self.entries.get(index as usize);
+        let is_it = |index: &u32| entry(*index).is_some_and(|entry| entry.key.as_ref() == Some(key));
+        let index = *self.by_key.find(self.hasher.hash_one(key), is_it)?;
+        Some(Slot { index, generation: entry(index)?.generation })
     }
 
     /// The connection, as long as it is not judged for good.
@@ -222,7 +234,11 @@ impl Table {
             entry.is_among_heavy = false;
             slot.generation = entry.generation;
         }
-        self.by_key.insert(key, slot);
+        let Self { by_key, hasher, entries, .. } = self;
+        by_key.insert_unique(hasher.hash_one(key), index, |index| {
+            let key = entries.get(*index as usize).and_then(|entry| entry.key.as_ref());
+            key.map_or(0, |key| hasher.hash_one(key))
+        });
         if self.unproven.len() + self.proven.len() > 2 * self.limit {
             self.forget_removed();
         }
@@ -306,7 +322,10 @@ impl Table {
         let tracked = entry.tracked.take();
         let weight = std::mem::take(&mut entry.weight);
         self.weight -= weight;
-        self.by_key.remove(&key);
+        let hash = self.hasher.hash_one(key);
+        if let Ok(known) = self.by_key.find_entry(hash, |index| *index == slot.index) {
+            known.remove();
+        }
         self.free.push(slot.index);
         match tracked? {
             Tracked::Open(connection) => Some(connection),
@@ -376,8 +395,11 @@ impl Table {
     pub(crate) fn slots_by_age(&self) -> Vec<Slot> {
         let mut slots: Vec<_> = self
             .by_key
-            .values()
-            .filter_map(|&slot| Some((self.open(slot)?.facts.first_seen, slot)))
+            .iter()
+            .filter_map(|&index| {
+                let slot = Slot { index, generation: self.entries.get(index as usize)?.generation };
+                Some((self.open(slot)?.facts.first_seen, slot))
+            })
             .collect();
         slots.sort_unstable();
         slots.into_iter().map(|(_, slot)| slot).collect()
