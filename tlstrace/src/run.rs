@@ -212,7 +212,7 @@ impl Live<'_, '_> {
         let mut second = time::interval(clock::RESYNCHRONISE_EVERY);
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let mut wait = pace.after_drain(self.step()?);
+            let wait = pace.after_drain(self.step()?);
             if self.report.gate().is_full() {
                 return Ok(End::Count);
             }
@@ -222,7 +222,6 @@ impl Live<'_, '_> {
                 if looks < LOOKS_IN_A_ROW {
                     continue;
                 }
-                wait = Wait::No;
             }
             looks = 0;
             let due = [self.engine.poll_timeout(), self.report.deadline()].into_iter().flatten().min();

@@ -278,14 +278,15 @@ impl Capture {
         Ok(())
     }
 
-    /// Waits as long as `wait` allows. Cancelling it loses nothing.
+    /// Gives everything else its turn, and waits as long as `wait` allows; a tick has passed already, see
+    /// [`Capture::tick`]. Cancelling it loses nothing.
     pub async fn wait(&mut self, wait: Wait) -> io::Result<Wake> {
         self.announce_sleep(matches!(wait, Wait::Announce | Wait::Sleep))?;
         let Self { ring, monitor, log, .. } = self;
         let look = async {
             match wait {
-                Wait::No => tokio::task::yield_now().await,
-                Wait::Tick | Wait::Announce => time::sleep(ring::TICK).await,
+                Wait::No | Wait::Tick => tokio::task::yield_now().await,
+                Wait::Announce => time::sleep(ring::TICK).await,
                 Wait::Sleep => std::future::pending().await,
             }
         };

@@ -161,8 +161,11 @@ impl Connection {
         }
     }
 
-    /// Takes out what it showed; the rest is of no use any more.
+    /// Takes out what it showed, and lets go of the rest: half a message, say, is of no use any more, and only open
+    /// connections are weighed.
     pub(crate) fn take_facts(&mut self) -> HandshakeFacts {
+        self.sides = Default::default();
+        self.copies = Vec::new();
         let facts = &self.facts;
         let addresses = [facts.client().address, facts.server().address];
         let nothing = nothing_of(facts.connection, addresses, facts.first_seen);
@@ -264,7 +267,7 @@ impl Connection {
             }
             role
         };
-        self.note_completion();
+        note_completion(&mut self.facts);
         if segment.is_fin() && !self.has_closed(role) {
             self.facts.history.push(role, b'N');
             let position = self.side(role).stream.fin().unwrap_or_default();
@@ -274,7 +277,7 @@ impl Connection {
             self.reset(segment, role);
         }
         self.watch_hole(segment.timestamp, certificates);
-        self.note_completion();
+        note_completion(&mut self.facts);
     }
 
     /// Whether a segment lies so far from the stream that its receiver ignores it (RFC 9293 §3.10.7.4).
@@ -360,20 +363,13 @@ impl Connection {
         }
         capture.one_way = self.answered && self.facts.peers.iter().any(|peer| !peer.seen);
         self.facts.capture = capture;
-        self.note_completion();
+        note_completion(&mut self.facts);
     }
 
     /// Whether the handshake is over and both sides carry on. After an empty client certificate that remains to
     /// be seen: nginx completes the handshake and refuses the request.
     pub(crate) fn is_accepted(&self) -> bool {
-        let progress = &self.facts.progress;
-        progress.complete.is_some()
-            && !self.facts.has_empty_client_certificate()
-            && if self.is_tls13() {
-                progress.client_data.is_some() && progress.server_data.is_some()
-            } else {
-                progress.client_data.is_some() || progress.server_data.is_some()
-            }
+        is_accepted(&self.facts)
     }
 
     /// Whether a whole ClientHello has had neither an answer nor an end.
@@ -641,20 +637,6 @@ impl Connection {
         };
         side.stream.give_up_hole(&mut Reading { records: &mut side.records, observer: &mut learner });
     }
-
-    /// Notices when the handshake is complete as far as records tell.
-    fn note_completion(&mut self) {
-        let facts = &mut self.facts;
-        let Some(hello) = &facts.server_hello else { return };
-        if hello.version.is_tls13() {
-            note_tls13(facts);
-        } else if facts.progress.complete.is_none()
-            && let (Some(client), Some(server)) =
-                (facts.progress.client_finished, facts.progress.server_finished)
-        {
-            facts.progress.complete = Some(client.max(server));
-        }
-    }
 }
 
 /// What a connection between client and server has shown when it has shown nothing yet.
@@ -716,23 +698,28 @@ impl Peer {
     }
 }
 
-/// Whether the records read so far show what [`Connection::is_accepted`] asks for. Then the connection is judged, be it
-/// between two segments or, if the rest came with them, at the end of this one; the rest is no part of the handshake.
-fn carries_on(facts: &mut HandshakeFacts) -> bool {
-    let is_tls13 = facts.version().is_some_and(ProtocolVersion::is_tls13);
-    if is_tls13 {
+/// See [`Connection::is_accepted`].
+fn is_accepted(facts: &HandshakeFacts) -> bool {
+    let progress = &facts.progress;
+    progress.complete.is_some()
+        && !facts.has_empty_client_certificate()
+        && if facts.version().is_some_and(ProtocolVersion::is_tls13) {
+            progress.client_data.is_some() && progress.server_data.is_some()
+        } else {
+            progress.client_data.is_some() || progress.server_data.is_some()
+        }
+}
+
+/// Notices when the handshake is complete as far as records tell.
+fn note_completion(facts: &mut HandshakeFacts) {
+    let Some(hello) = &facts.server_hello else { return };
+    if hello.version.is_tls13() {
         note_tls13(facts);
+    } else if facts.progress.complete.is_none()
+        && let (Some(client), Some(server)) = (facts.progress.client_finished, facts.progress.server_finished)
+    {
+        facts.progress.complete = Some(client.max(server));
     }
-    let Progress { client_finished, server_finished, client_data, server_data, complete, .. } =
-        facts.progress;
-    let has_both =
-        |client: Option<Timestamp>, server: Option<Timestamp>| client.is_some() && server.is_some();
-    let is_accepted = if is_tls13 {
-        complete.is_some() && has_both(client_data, server_data)
-    } else {
-        has_both(client_finished, server_finished) && (client_data.is_some() || server_data.is_some())
-    };
-    is_accepted && !facts.has_empty_client_certificate()
 }
 
 /// Reads the TLS 1.3 part of a handshake from the sizes of its records.
@@ -869,6 +856,13 @@ impl<'a> Learner<'a> {
         }
     }
 
+    /// Whether the records read so far are all that the connection is judged by. It is judged when the segment has been
+    /// read; what else that brings is no more part of the handshake than what the next one brings.
+    fn is_over(&mut self) -> bool {
+        note_completion(self.facts);
+        is_accepted(self.facts)
+    }
+
     fn push(&mut self, letter: u8) {
         self.facts.history.push(self.role, letter);
     }
@@ -924,7 +918,7 @@ impl Observer for Learner<'_> {
     fn opaque_record(&mut self, header: RecordHeader) {
         let now = self.now;
         let version = self.facts.version();
-        let carries_on = header.content_type == ContentType::ALERT && carries_on(self.facts);
+        let is_over = header.content_type == ContentType::ALERT && self.is_over();
         let progress = &mut self.facts.progress;
         let (finished, data) = match self.role {
             Role::Client => (&mut progress.client_finished, &mut progress.client_data),
@@ -947,7 +941,7 @@ impl Observer for Learner<'_> {
                 }
                 first.then_some(b'D')
             }
-            ContentType::ALERT if !carries_on => Some(b'E'),
+            ContentType::ALERT if !is_over => Some(b'E'),
             _ => None,
         };
         if let Some(letter) = letter {
@@ -986,7 +980,7 @@ impl Observer for Learner<'_> {
     }
 
     fn alert(&mut self, level: AlertLevel, description: AlertDescription) {
-        if carries_on(self.facts) {
+        if self.is_over() {
             return;
         }
         self.push(b'L');

@@ -558,6 +558,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_over_keeps_no_half_message_in_its_room() {
+        let mut engine = Engine::new(Settings::default());
+        engine.handle_segment(&segment(1, TcpFlags::SYN));
+        // A ClientHello of 65,536 bytes, of which a quarter comes.
+        let mut half = vec![22, 3, 1, 0x40, 0, 1, 1, 0, 0];
+        half.resize(5 + 0x4000, 0);
+        let mut hello = segment(1, TcpFlags::ACK);
+        hello.sequence = 2;
+        hello.payload_len = half.len().try_into().unwrap();
+        hello.chunks.push(segment::Chunk { offset: 0, bytes: half.leak() });
+        engine.handle_segment(&hello);
+        assert_eq!(engine.table.spare_weight(), 0);
+        let mut reset = segment(1, TcpFlags::RST);
+        reset.sequence = 2 + hello.payload_len;
+        reset.timestamp = reset.timestamp.after(std::time::Duration::from_millis(1));
+        engine.handle_segment(&reset);
+        engine.handle_timeout(reset.timestamp.after(std::time::Duration::from_secs(5)));
+        assert_eq!((engine.counts().verdicts, engine.table.spare_weight()), (1, 0));
+    }
+
+    #[test]
     fn a_table_that_is_full_for_a_long_time_remembers_no_deadlines_but_its_own() {
         let mut engine = Engine::new(Settings { max_connections: 4, ..Settings::default() });
         for port in 1..1000 {

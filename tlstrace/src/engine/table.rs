@@ -385,6 +385,12 @@ impl Table {
         }
     }
 
+    /// What connections that are over hold in the room that is kept of them, in bytes.
+    #[cfg(test)]
+    pub(crate) fn spare_weight(&self) -> usize {
+        self.spare.iter().map(|room| room.weight()).sum()
+    }
+
     /// Deadlines in the queue.
     #[cfg(test)]
     pub(crate) fn deadlines(&self) -> usize {

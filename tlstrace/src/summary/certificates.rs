@@ -30,9 +30,11 @@ impl Certificates {
     pub(super) fn add(&mut self, leaf: &Leaf<'_>, entry: &Entry<'_>) {
         let server_name = entry.server_name.as_deref();
         // Nearly always known: then nothing is copied that has not changed.
-        let same_end = self.seen.range_mut((leaf.not_after, String::new())..);
-        let same_end = same_end.take_while(|((not_after, _), _)| *not_after == leaf.not_after);
-        let known = same_end.into_iter().find(|((_, subject), _)| *subject == leaf.subject);
+        let known = self
+            .seen
+            .range_mut((leaf.not_after, String::new())..)
+            .take_while(|((not_after, _), _)| *not_after == leaf.not_after)
+            .find(|((_, subject), _)| *subject == leaf.subject);
         if let Some((_, known)) = known {
             if known.server_name.as_deref() != server_name {
                 known.server_name = server_name.map(ToOwned::to_owned);
