@@ -25,4 +25,5 @@ pub mod net;
 pub mod packet;
 pub mod skip;
 pub mod symbols;
+pub mod table;
 pub mod tcp;

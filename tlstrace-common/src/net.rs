@@ -10,6 +10,7 @@ pub const MAX_EXTENSION_HEADERS: u32 = 8;
 /// An IPv6 address, or an IPv4 address in its IPv4-mapped form (RFC 4291 §2.5.5.2).
 ///
 /// Two machine words instead of 16 bytes: a BPF program keeps them in registers.
+#[repr(transparent)]
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Address([u64; 2]);
 

@@ -120,7 +120,7 @@ pub enum Counter {
     EventBytes,
     /// Events lost because the ring had no room.
     RingFull,
-    /// Flows not followed because the flow table refused the entry.
+    /// Flows not followed, or not to the end of their TLS handshake, because the flow table had no place for them.
     FlowTableFull,
     /// Segments behind a hole, of which no byte could be copied because record boundaries were unknown.
     Unframed,
@@ -217,7 +217,7 @@ impl Counter {
             Self::Events => "events written",
             Self::EventBytes => "bytes of events written",
             Self::RingFull => "events lost: the ring buffer was full",
-            Self::FlowTableFull => "connections not followed: the flow table was full",
+            Self::FlowTableFull => "handshakes not followed to the end: the flow table was full",
             Self::Unframed => "segments behind a hole in their stream, not copied",
             Self::EventTruncated => "events shortened for want of room",
             Self::FlowsFollowed => "connections followed",

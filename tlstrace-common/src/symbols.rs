@@ -40,8 +40,6 @@ pub const TAP_SELECT: &str = "TAP_SELECT";
 pub const EVENTS: &str = "EVENTS";
 /// Per-CPU array of `u64`, indexed by [`crate::skip::Counter`].
 pub const COUNTERS: &str = "COUNTERS";
-/// LRU hash of the flows that are followed.
-pub const FLOWS: &str = "FLOWS";
 /// Array of one [`crate::config::Control`].
 pub const CONTROL: &str = "CONTROL";
 /// Per-CPU array of one buffer in which an event is put together.

@@ -90,7 +90,7 @@ pub(crate) struct Event {
     window_at: u32,
     window_len: u32,
     scan: OptionScan,
-    window: [u8; WINDOW],
+    window: [u64; WINDOW / 8],
     line: [u8; LINE_ROOM],
     options: [u8; tcp::MAX_OPTIONS_LEN],
     bytes: [u64; (MAX_EVENT_LEN + BLOCK) / 8],
@@ -179,7 +179,8 @@ impl Event {
     /// Up to 16 bytes at offset `at` of the payload, `left` of which there are; the rest is zero.
     #[inline(always)]
     pub(crate) fn head(&mut self, skb: &mut __sk_buff, at: u32, left: u32) -> [u8; HEAD_LEN] {
-        self.window = [0; WINDOW];
+        // SAFETY: integers.
+        unsafe { machine::clear(&mut self.window) };
         self.fetch(skb, at, left);
         // SAFETY: the window is longer than a head.
         unsafe { *(&raw const self.window).cast() }

@@ -70,6 +70,21 @@ pub(crate) unsafe fn load<const N: usize>(at: usize) -> [u8; N] {
     bytes
 }
 
+/// Sets all of `value` to zero, word by word: what LLVM calls for larger values does it byte by byte.
+///
+/// # Safety
+///
+/// `T` must be of 8-byte words, aligned so, for which zero is valid.
+#[inline(always)]
+pub(crate) unsafe fn clear<T>(value: &mut T) {
+    const { assert!(size_of::<T>() % 8 == 0 && align_of::<T>() == 8) };
+    let words = (&raw mut *value).cast::<u64>();
+    for index in 0..size_of::<T>() / 8 {
+        // SAFETY: within the value. Volatile, lest LLVM make a call of it.
+        unsafe { words.add(index).write_volatile(0) };
+    }
+}
+
 /// Stores a word at `at`, which need not be aligned.
 ///
 /// # Safety

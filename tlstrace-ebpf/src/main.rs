@@ -22,6 +22,7 @@
 mod choice;
 mod diagnostics;
 mod emit;
+mod flows;
 mod gate;
 mod machine;
 mod reset;

@@ -1,8 +1,6 @@
 //! What of a packet is wanted: the path that every packet takes, cheapest questions first.
 
 use aya_ebpf::bindings::__sk_buff;
-use aya_ebpf::macros::map;
-use aya_ebpf::maps::{LruHashMap, PerCpuArray};
 use tlstrace_common::event::{Notes, TcpFlags};
 use tlstrace_common::flow::{self, FlowKey, Sender};
 use tlstrace_common::framing::{Mode, Payload, Place, ProxyHeader, Stream, is_client_hello, proxy_header};
@@ -15,9 +13,10 @@ use tlstrace_common::skip::{Counter, Skip};
 use tlstrace_common::{net, tcp};
 
 use crate::emit::{self, Event, Hook, Scratch, Segment, Task};
-use crate::machine::{self, opaque};
+use crate::flows::Flow;
+use crate::machine;
 use crate::skb::{Linear, Paged};
-use crate::{choice, diagnostics, gate, stats};
+use crate::{choice, diagnostics, flows, gate, stats};
 
 /// The path of every packet: says why there is nothing more to do with it, or prepares the [`Task`] for [`rest`].
 #[inline(always)]
@@ -166,60 +165,6 @@ fn begins_with_client_hello(skb: &__sk_buff, packet: &TcpPacket) -> bool {
     packet.tcp.payload_len >= 6 && Paged(skb).load(packet.tcp.payload_offset).is_some_and(is_client_hello)
 }
 
-#[map]
-static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(1 << 16, 0);
-
-/// A flow that begins. Not a part of the scratch memory, which is bare memory to a global function: before Linux 6.3
-/// only what is known to be a map value, or lies on the stack, can be put into a map.
-#[map]
-static FRESH: PerCpuArray<Flow> = PerCpuArray::with_max_entries(1, 0);
-
-/// A flow that is followed.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Flow {
-    /// By [`Sender`].
-    streams: [Stream; 2],
-    /// Segments with payload.
-    segments: u32,
-    /// [`Flow::FINISHED`] and the like.
-    flags: u32,
-    /// Epoch in which the gate counted the flow.
-    entered: u32,
-    padding: u32,
-}
-
-impl Flow {
-    /// Enough was seen.
-    const FINISHED: u32 = 0x01;
-    /// The gate does not count the flow any more.
-    const LEFT_GATE: u32 = 0x02;
-    /// An event of this flow was lost since the last one that was not.
-    const LOSS: u32 = 0x04;
-    /// FIN was seen, from the lower end; the next bit is for the higher one.
-    const FIN: u32 = 0x08;
-    const BOTH_FIN: u32 = 0x18;
-
-    /// Whether an acknowledgement without payload is of use: it tells what arrived, which is of interest
-    /// until both sides have encrypted something.
-    #[inline(always)]
-    fn wants_acknowledgement(&mut self, sender: Sender) -> bool {
-        let (stream, peer) = self.split(sender);
-        stream.acknowledgements < limits::MAX_ACKNOWLEDGEMENTS
-            && (stream.encrypted() == 0 || peer.encrypted() == 0)
-    }
-
-    /// The sender's stream, and its peer's.
-    #[inline(always)]
-    fn split(&mut self, sender: Sender) -> (&mut Stream, &mut Stream) {
-        // One path for both senders: the verifier would walk two one after the other.
-        let index = opaque(sender as u64) as usize & 1;
-        let streams = self.streams.as_mut_ptr();
-        // SAFETY: 0 and 1, in whatever order, are two elements of the array.
-        unsafe { (&mut *streams.add(index), &mut *streams.add(index ^ 1)) }
-    }
-}
-
 /// Most records, or parts of records, that are followed in one segment.
 const MAX_STEPS: u32 = 128;
 
@@ -254,11 +199,9 @@ fn candidate(skb: &mut __sk_buff, scratch: &mut Scratch, hash: u32) -> Result<()
         }
         connect(&key, &event.packet, hash, now);
     } else {
-        known = FLOWS.get_ptr_mut(&key);
+        known = flows::find(&key, hash);
     }
     if let Some(flow) = known {
-        // SAFETY: a map value. Both directions may change it at the same time, but seldom the same part.
-        let flow = unsafe { &mut *flow };
         if flow.flags & Flow::FINISHED != 0 {
             return Err(Skip::Finished);
         }
@@ -268,18 +211,14 @@ fn candidate(skb: &mut __sk_buff, scratch: &mut Scratch, hash: u32) -> Result<()
         return follow(skb, event, flow, sender, hash);
     }
     if begins_stream(skb, &event.packet, hash) {
-        let fresh = FRESH.get_ptr_mut(0).ok_or(Skip::Truncated)?;
-        // SAFETY: a map value of this CPU's, which only this function knows.
-        let fresh = unsafe { &mut *fresh };
-        begin_flow(fresh, &event.packet, sender, hash);
-        let outcome = follow(skb, event, fresh, sender, hash);
-        // Only now, so that the entry need not be looked up to be changed.
-        let is_known = FLOWS.insert(&key, &*fresh, 0).is_ok();
-        stats::count(if is_known { Counter::FlowsFollowed } else { Counter::FlowTableFull });
-        diagnostics::followed(skb, event);
-        return outcome;
-    }
-    if flags & RARE == 0 {
+        if let Some(flow) = begin_flow(&key, &event.packet, sender, hash) {
+            let outcome = follow(skb, event, flow, sender, hash);
+            stats::count(Counter::FlowsFollowed);
+            diagnostics::followed(skb, event);
+            return outcome;
+        }
+        event.note(Notes::UNFRAMED);
+    } else if flags & RARE == 0 {
         if event.packet.tcp.payload_len != 0 {
             return Err(Skip::Established);
         }
@@ -332,10 +271,8 @@ fn connect(key: &FlowKey, packet: &TcpPacket, hash: u32, now: u64) {
     }
     gate::enter(hash);
     gate::set_client_isn(hash, packet.tcp.sequence);
-    if let Some(flow) = FLOWS.get_ptr_mut(key) {
-        // SAFETY: as in `candidate`.
-        leave_gate(unsafe { &mut *flow }, hash);
-        let _ = FLOWS.remove(key);
+    if let Some(flow) = flows::find(key, hash) {
+        flows::remove(flow, hash);
     }
 }
 
@@ -357,22 +294,22 @@ fn begins_stream(skb: &__sk_buff, packet: &TcpPacket, hash: u32) -> bool {
     begins_with_client_hello(skb, packet)
 }
 
-/// A flow whose first payload is in this segment.
+/// Follows a flow whose first payload is in this segment, if there is a place for it.
 #[inline(always)]
-fn begin_flow(flow: &mut Flow, packet: &TcpPacket, sender: Sender, hash: u32) {
+fn begin_flow(key: &FlowKey, packet: &TcpPacket, sender: Sender, hash: u32) -> Option<&'static mut Flow> {
     let sequence = payload_sequence(packet);
     let client_first = gate::client_isn(hash).wrapping_add(1);
     let is_from_client = sequence.wrapping_sub(client_first) < limits::MAX_FIRST_WINDOW;
     if !gate::is_open(hash) {
         gate::enter(hash);
     }
-    *flow = Flow::default();
-    flow.entered = u32::from(gate::epoch());
+    let flow = flows::insert(key, hash)?;
     let (stream, peer) = flow.split(sender);
     stream.place_at(if is_from_client { client_first } else { sequence });
     if packet.tcp.flags & TcpFlags::ACK != 0 {
         peer.place_at(packet.tcp.acknowledgement);
     }
+    Some(flow)
 }
 
 /// What [`tlstrace_follow`] and [`tlstrace_payload`] return.
@@ -499,7 +436,7 @@ unsafe extern "C" fn tlstrace_payload(
     if stream.mode() != Mode::TLS {
         begin(skb, event, stream, peer);
     }
-    records(&mut Segment { skb, event }, stream);
+    records(skb, event, stream);
     stream.advance(event.at - start);
     // Once, since another CPU may follow the peer's stream.
     if stream.is_without_certificate() && !peer.is_without_certificate() {
@@ -545,21 +482,40 @@ fn begin(skb: &mut __sk_buff, event: &mut Event, stream: &mut Stream, peer: &mut
 
 /// Follows records from the cursor on.
 #[inline(always)]
-fn records(segment: &mut Segment<'_>, stream: &mut Stream) {
-    let len = segment.event.packet.tcp.payload_len;
+fn records(skb: &mut __sk_buff, event: &mut Event, stream: &mut Stream) {
+    let len = event.packet.tcp.payload_len;
     for _ in machine::rounds(MAX_STEPS) {
         machine::fence();
-        let at = segment.event.at;
-        if at >= len || stream.mode() != Mode::TLS {
+        if event.at >= len || stream.mode() != Mode::TLS {
             return;
         }
-        let step = stream.step(segment, at, len - at);
-        segment.event.note(step.notes);
-        segment.event.at = at + step.passed;
+        // SAFETY: all are valid.
+        unsafe { tlstrace_step(skb, event, stream) };
     }
-    if segment.event.at < len && stream.mode() == Mode::TLS {
-        segment.event.note(Notes::TRUNCATED);
+    if event.at < len && stream.mode() == Mode::TLS {
+        event.note(Notes::TRUNCATED);
     }
+}
+
+/// [`Stream::step`] from the cursor on. The verifier walks every round of a loop by itself: what is in a global
+/// function is walked once, and no round is more than a call.
+///
+/// # Safety
+///
+/// The pointers must be valid or null.
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn tlstrace_step(skb: *mut __sk_buff, event: *mut Event, stream: *mut Stream) -> u32 {
+    // SAFETY: the caller's.
+    if let (Some(skb), Some(event), Some(stream)) = unsafe { (skb.as_mut(), event.as_mut(), stream.as_mut()) }
+    {
+        let at = event.at;
+        let left = event.packet.tcp.payload_len.saturating_sub(at);
+        let step = stream.step(&mut Segment { skb, event }, at, left);
+        event.note(step.notes);
+        event.at = at + step.passed;
+    }
+    0
 }
 
 /// After a segment: is that the end of the flow, or enough of it?
@@ -581,13 +537,13 @@ fn account(flow: &mut Flow, packet: &TcpPacket, sender: Sender, hash: u32) {
     {
         flow.flags |= Flow::FINISHED;
         stats::count(Counter::FlowsFinished);
-        leave_gate(flow, hash);
+        flow.leave_gate(hash);
     } else if packet.tcp.flags & TcpFlags::RST != 0 {
         let stream = &flow.streams[sender as usize & 1];
         // A reset elsewhere in the window does not end the connection (RFC 5961 §3.2). Behind a FIN, which
         // takes a sequence number, there is nothing to end.
         if stream.next_sequence() == Some(packet.tcp.sequence) || flow.flags & Flow::BOTH_FIN != 0 {
-            leave_gate(flow, hash);
+            flow.leave_gate(hash);
         }
     } else if packet.tcp.flags & TcpFlags::FIN != 0 {
         let stream = &flow.streams[sender as usize & 1];
@@ -598,17 +554,8 @@ fn account(flow: &mut Flow, packet: &TcpPacket, sender: Sender, hash: u32) {
             flow.flags |= Flow::FIN << (sender as u32);
         }
         if flow.flags & Flow::BOTH_FIN == Flow::BOTH_FIN {
-            leave_gate(flow, hash);
+            flow.leave_gate(hash);
         }
-    }
-}
-
-/// Takes the flow's count out of the gate, once.
-#[inline(always)]
-fn leave_gate(flow: &mut Flow, hash: u32) {
-    if flow.flags & Flow::LEFT_GATE == 0 {
-        flow.flags |= Flow::LEFT_GATE;
-        gate::leave(hash, flow.entered as u8);
     }
 }
 

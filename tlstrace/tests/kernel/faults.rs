@@ -18,7 +18,10 @@ use nix::sys::signal::Signal;
 use rustls::{ALL_VERSIONS, StreamOwned};
 use serde_json::Value;
 use tlstrace_common::event::{Notes, TcpFlags};
+use tlstrace_common::link::Start;
 use tlstrace_common::skip::Counter;
+use tlstrace_common::table::{self, WAYS};
+use tlstrace_common::{flow, packet};
 use tlstrace_peers::{Family, Pair, Process, client_hello, rustls_client};
 
 use crate::frame::{Frame, Network};
@@ -29,25 +32,15 @@ use crate::{frame, skip};
 
 #[test]
 #[ignore = "needs root"]
-fn more_flows_than_the_program_has_room_for_lose_nothing_that_is_not_counted() {
-    const FLOWS: u16 = 1000;
-    let mut programs = Programs::with_flows(256);
+fn more_flows_than_there_are_places_for_lose_nothing_that_is_not_counted() {
+    let mut programs = Programs::load();
     let hello = frame::client_hello(300);
     let (first, second) = hello.split_at(150);
+    let flows = flows_of_one_bucket(WAYS + 24);
     let mut reported = 0;
-    let flow = |port: u16| {
-        let network = Network::V4 {
-            source: [10, 0, u8::try_from(port >> 8).unwrap(), u8::try_from(port & 0xff).unwrap()],
-            destination: [10, 1, 0, 1],
-            options: Vec::new(),
-            fragment: 0x4000,
-            protocol: frame::TCP,
-        };
-        Frame { sequence: 7, source_port: 1024 + port, ..Frame::new(network) }
-    };
-    let mut send = |flags: u8, sequence: u32, payload: &[u8]| {
-        for port in 0..FLOWS {
-            let frame = Frame { flags, sequence, payload: payload.to_vec(), ..flow(port) };
+    let mut send = |programs: &mut Programs, flags: u8, sequence: u32, payload: &[u8]| {
+        for flow in &flows {
+            let frame = Frame { flags, sequence, payload: payload.to_vec(), ..flow.clone() };
             let events = programs.run(&frame);
             let is_told = |event: &Event| {
                 payload.is_empty() || event.has_note(Notes::UNFRAMED) || event.whole() == payload
@@ -56,12 +49,61 @@ fn more_flows_than_the_program_has_room_for_lose_nothing_that_is_not_counted() {
             reported += events.len();
         }
     };
-    send(TcpFlags::SYN, 7, &[]);
-    send(TcpFlags::ACK, 8, first);
-    // Most flows have been forgotten by now: it is not known any more where in a record they are, and that is noted.
-    send(TcpFlags::ACK, 8 + 150, second);
-    assert_eq!(reported, 3 * usize::from(FLOWS), "{:?}", programs.counts());
+    send(&mut programs, TcpFlags::SYN, 7, &[]);
+    send(&mut programs, TcpFlags::ACK, 8, first);
+    assert_eq!(programs.count(Counter::FlowTableFull), 24);
+    // Of those that were forgotten it is not known any more where in a record they are, and that is noted.
+    send(&mut programs, TcpFlags::ACK, 8 + 150, second);
+    assert_eq!(reported, 3 * flows.len(), "{:?}", programs.counts());
+}
+
+#[test]
+#[ignore = "needs root"]
+fn flows_that_are_over_make_room_for_others_and_handshakes_in_progress_need_not() {
+    let mut programs = Programs::load();
+    let (hello, rest) = (frame::client_hello(300), frame::client_hello(200));
+    let flows = flows_of_one_bucket(4 * WAYS);
+    let begin = |programs: &mut Programs, flow: &Frame| {
+        programs.run(&Frame { flags: TcpFlags::SYN, ..flow.clone() });
+        let begun = Frame { flags: TcpFlags::ACK, sequence: 8, payload: hello.clone(), ..flow.clone() };
+        assert_eq!(programs.run(&begun)[0].whole(), hello);
+    };
+    let end = 8 + u32::try_from(hello.len()).unwrap();
+    let (patient, others) = flows.split_first().unwrap();
+    begin(&mut programs, patient);
+    for flow in others {
+        begin(&mut programs, flow);
+        programs.run(&Frame { flags: TcpFlags::RST, sequence: end, ..flow.clone() });
+    }
+    let events = programs.run(&Frame {
+        flags: TcpFlags::ACK,
+        sequence: end,
+        payload: rest.clone(),
+        ..patient.clone()
+    });
+    assert_eq!((events[0].whole(), events[0].header.notes), (&rest[..], 0));
     assert_eq!(programs.count(Counter::FlowTableFull), 0);
+}
+
+/// SYNs' frames of flows that compete for the same places of the table.
+fn flows_of_one_bucket(count: usize) -> Vec<Frame> {
+    let bucket = |frame: &Frame| {
+        let bytes = frame.bytes();
+        table::first_place(flow::hash(&packet::walk(&&bytes[..], Start::Ethernet).unwrap()))
+    };
+    let frame = |number: u32| {
+        let [_, a, b, c] = number.to_be_bytes();
+        let network = Network::V4 {
+            source: [10, a, b, c],
+            destination: [10, 255, 0, 1],
+            options: Vec::new(),
+            fragment: 0x4000,
+            protocol: frame::TCP,
+        };
+        Frame { sequence: 7, ..Frame::new(network) }
+    };
+    let wanted = bucket(&frame(0));
+    (0..).map(frame).filter(|frame| bucket(frame) == wanted).take(count).collect()
 }
 
 #[test]

@@ -56,11 +56,6 @@ impl Programs {
         Self::with_ring(1 << 22)
     }
 
-    /// With room for so many flows.
-    pub(crate) fn with_flows(flows: u32) -> Self {
-        Self { ebpf: EbpfLoader::new().map_max_entries(symbols::FLOWS, flows).load(OBJECT).unwrap() }
-    }
-
     /// With a ring of so many bytes.
     pub(crate) fn with_ring(bytes: u32) -> Self {
         Self { ebpf: EbpfLoader::new().map_max_entries(symbols::EVENTS, bytes).load(OBJECT).unwrap() }

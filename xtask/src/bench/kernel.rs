@@ -27,6 +27,9 @@ pub(super) struct Args {
     /// Only how the cost grows with the number of flows and of listeners.
     #[arg(long)]
     scale: bool,
+    /// Only the cases whose name contains this
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    only: String,
 }
 
 pub(super) fn run(args: &Args) -> Result<Table> {
@@ -45,17 +48,24 @@ pub(super) fn run(args: &Args) -> Result<Table> {
     for crowd in crowds {
         ours.fill(crowd)?;
         for case in Case::ALL {
-            let floor = empty.minimum(case)?;
-            push(format!("{}{}", case.name(), crowd.name), ours.minimum(case)?, floor);
+            let name = format!("{}{}", case.name(), crowd.name);
+            if name.contains(&args.only) {
+                let floor = empty.minimum(case)?;
+                push(name, ours.minimum(case)?, floor);
+            }
         }
     }
     if args.scale {
         return Ok(table);
     }
     for (hook, attach_type) in [("ingress", TcAttachType::Ingress), ("egress", TcAttachType::Egress)] {
+        let name = format!("bulk TCP over a veth, {hook}");
+        if !name.contains(&args.only) {
+            continue;
+        }
         let times = veth(&mut [&mut empty, &mut touching, &mut ours], attach_type)?;
         let [empty, touching, ours] = times[..] else { unreachable!("a time for each program") };
-        push(format!("bulk TCP over a veth, {hook}"), ours, empty);
+        push(name, ours, empty);
         push("  a program that reads the EtherType".to_owned(), touching, empty);
     }
     for name in [symbols::PROGRAM_IN, symbols::PROGRAM_SELECT] {

@@ -1,0 +1,213 @@
+//! The flows that are followed, in the places of [`tlstrace_common::table`].
+//!
+//! The packets of both directions may be here on two CPUs at the same time. A place changes hands by one atomic operation on
+//! its tag, and may do so while another CPU still looks at what it held, as an entry of the kernel's LRU hash may.
+
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::Array;
+use tlstrace_common::flow::{FlowKey, Sender};
+use tlstrace_common::framing::{Mode, Stream};
+use tlstrace_common::limits;
+use tlstrace_common::skip::Counter;
+use tlstrace_common::table::{BUCKETS, PLACES, Tag, WAYS, first_place};
+
+use crate::machine::{self, compare_exchange, opaque};
+use crate::{gate, stats};
+
+/// A flow that is followed.
+#[repr(C)]
+pub(crate) struct Flow {
+    key: FlowKey,
+    /// By [`Sender`].
+    pub(crate) streams: [Stream; 2],
+    /// Segments with payload.
+    pub(crate) segments: u32,
+    /// [`Flow::FINISHED`] and the like.
+    pub(crate) flags: u32,
+    /// Epoch in which the gate counted the flow.
+    entered: u32,
+    place: u32,
+}
+
+impl Flow {
+    /// Enough was seen.
+    pub(crate) const FINISHED: u32 = 0x01;
+    /// The gate does not count the flow any more.
+    const LEFT_GATE: u32 = 0x02;
+    /// An event of this flow was lost since the last one that was not.
+    pub(crate) const LOSS: u32 = 0x04;
+    /// FIN was seen, from the lower end; the next bit is for the higher one.
+    pub(crate) const FIN: u32 = 0x08;
+    pub(crate) const BOTH_FIN: u32 = 0x18;
+
+    /// Whether an acknowledgement without payload is of use: it tells what arrived, which is of interest
+    /// until both sides have encrypted something.
+    #[inline(always)]
+    pub(crate) fn wants_acknowledgement(&mut self, sender: Sender) -> bool {
+        let (stream, peer) = self.split(sender);
+        stream.acknowledgements < limits::MAX_ACKNOWLEDGEMENTS
+            && (stream.encrypted() == 0 || peer.encrypted() == 0)
+    }
+
+    /// The sender's stream, and its peer's.
+    #[inline(always)]
+    pub(crate) fn split(&mut self, sender: Sender) -> (&mut Stream, &mut Stream) {
+        // One path for both senders: the verifier would walk two one after the other.
+        let index = opaque(sender as u64) as usize & 1;
+        let streams = self.streams.as_mut_ptr();
+        // SAFETY: 0 and 1, in whatever order, are two elements of the array.
+        unsafe { (&mut *streams.add(index), &mut *streams.add(index ^ 1)) }
+    }
+
+    /// Whether either end has sent a TLS record.
+    #[inline(always)]
+    fn is_tls(&self) -> bool {
+        let [low, high] = &self.streams;
+        low.mode() == Mode::TLS || high.mode() == Mode::TLS
+    }
+
+    /// Takes the flow's count out of the gate, once. Its place may be another flow's soon.
+    #[inline(always)]
+    pub(crate) fn leave_gate(&mut self, hash: u32) {
+        if self.flags & Self::LEFT_GATE == 0 {
+            self.flags |= Self::LEFT_GATE;
+            gate::leave(hash, self.entered as u8);
+            let tag = Tag::new(hash, self.entered as u8);
+            replace(self.place, tag, tag.over());
+        }
+    }
+}
+
+/// The flow with this key.
+#[inline(always)]
+pub(crate) fn find(key: &FlowKey, hash: u32) -> Option<&'static mut Flow> {
+    // SAFETY: the key is valid.
+    at(unsafe { tlstrace_find(key, hash) })
+}
+
+/// A place for a flow that begins, as which nothing is known of it; `None` if other CPUs are too busy in its bucket.
+///
+/// A handshake that has to go for it in the middle is counted.
+#[inline(always)]
+pub(crate) fn insert(key: &FlowKey, hash: u32) -> Option<&'static mut Flow> {
+    let place = tlstrace_claim(hash);
+    let flow = at(place)?;
+    // SAFETY: all of it are integers.
+    unsafe { machine::clear(flow) };
+    flow.key = *key;
+    flow.place = place;
+    flow.entered = gate::epoch().into();
+    replace(place, Tag::BUSY, Tag::new(hash, flow.entered as u8));
+    Some(flow)
+}
+
+/// Forgets a flow.
+#[inline(always)]
+pub(crate) fn remove(flow: &mut Flow, hash: u32) {
+    flow.leave_gate(hash);
+    replace(flow.place, Tag::new(hash, flow.entered as u8).over(), Tag::FREE);
+}
+
+#[map]
+static FLOWS: Array<Flow> = Array::with_max_entries(PLACES as u32, 0);
+
+// Statics, as in `gate`.
+static mut TAGS: [u32; PLACES] = [0; PLACES];
+static mut TURNS: [u32; BUCKETS] = [0; BUCKETS];
+
+/// How often a place is looked for that another CPU takes.
+const TRIES: u32 = 3;
+
+/// No place: [`at`] it there is nothing.
+const NONE: u32 = u32::MAX;
+
+#[inline(always)]
+fn at(place: u32) -> Option<&'static mut Flow> {
+    // SAFETY: a map value. Both directions may change it at the same time, but seldom the same part.
+    FLOWS.get_ptr_mut(place).map(|flow| unsafe { &mut *flow })
+}
+
+// Global functions: see `emit`.
+
+/// [`find`]: the place, or [`NONE`].
+///
+/// # Safety
+///
+/// The pointer must be valid or null.
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn tlstrace_find(key: *const FlowKey, hash: u32) -> u32 {
+    // SAFETY: the caller's.
+    let Some(key) = (unsafe { key.as_ref() }) else { return NONE };
+    for way in machine::rounds(WAYS as u32) {
+        let place = (first_place(hash) + way as usize) as u32;
+        if tag(place).is_of(hash) && at(place).is_some_and(|flow| flow.key.is(key)) {
+            return place;
+        }
+    }
+    NONE
+}
+
+/// Marks a place of the hash's bucket as [`Tag::BUSY`], and returns it, or [`NONE`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tlstrace_claim(hash: u32) -> u32 {
+    let now = gate::epoch();
+    let first = first_place(hash);
+    for _ in machine::rounds(TRIES) {
+        machine::fence();
+        for way in machine::rounds(WAYS as u32) {
+            let tag = tag((first + way as usize) as u32);
+            if tag == Tag::FREE || tag.is_dispensable(now) {
+                set_turn(first, way as u32);
+            }
+            if tag == Tag::FREE {
+                break;
+            }
+        }
+        let place = first as u32 + turn(first);
+        let old = tag(place);
+        if old != Tag::BUSY && replace(place, old, Tag::BUSY) {
+            set_turn(first, place + 1);
+            let is_lost = old != Tag::FREE && !old.is_dispensable(now);
+            if is_lost && at(place).is_some_and(|flow| flow.is_tls()) {
+                stats::count(Counter::FlowTableFull);
+            }
+            return place;
+        }
+    }
+    stats::count(Counter::FlowTableFull);
+    NONE
+}
+
+/// Which way of the bucket that begins at a place goes next if it has none better: in memory, where the verifier does not
+/// tell one answer from another.
+#[inline(always)]
+fn turn(first: usize) -> u32 {
+    // SAFETY: a word of the program's data, read at once.
+    unsafe { (&raw const TURNS).cast::<u32>().wrapping_add(first / WAYS).read_volatile() % WAYS as u32 }
+}
+
+#[inline(always)]
+fn set_turn(first: usize, way: u32) {
+    // SAFETY: as in `turn`. Two CPUs may write different ways: both are good.
+    unsafe { (&raw mut TURNS).cast::<u32>().wrapping_add(first / WAYS).write_volatile(way) }
+}
+
+#[inline(always)]
+fn tag(place: u32) -> Tag {
+    // SAFETY: a word of the program's data, read at once, any value of which is valid.
+    Tag(unsafe { word(place).read_volatile() })
+}
+
+#[inline(always)]
+fn replace(place: u32, old: Tag, new: Tag) -> bool {
+    // SAFETY: a word of the program's data, which is a map value.
+    unsafe { compare_exchange(word(place), old.0, new.0) == old.0 }
+}
+
+#[inline(always)]
+fn word(place: u32) -> *mut u32 {
+    // LLVM sees that there are no more places than that; older verifiers (Linux 6.1) have lost sight of it.
+    (&raw mut TAGS).cast::<u32>().wrapping_add(opaque(place.into()) as usize % PLACES)
+}
