@@ -77,7 +77,7 @@ pub(crate) unsafe fn load<const N: usize>(at: usize) -> [u8; N] {
 /// `T` must be of 8-byte words, aligned so, for which zero is valid.
 #[inline(always)]
 pub(crate) unsafe fn clear<T>(value: &mut T) {
-    const { assert!(size_of::<T>() % 8 == 0 && align_of::<T>() == 8) };
+    const { assert!(size_of::<T>().is_multiple_of(8) && align_of::<T>() == 8) };
     let words = (&raw mut *value).cast::<u64>();
     for index in 0..size_of::<T>() / 8 {
         // SAFETY: within the value. Volatile, lest LLVM make a call of it.

@@ -185,7 +185,6 @@ unsafe extern "C" fn tlstrace_candidate(skb: *mut __sk_buff, scratch: *mut Scrat
 
 /// What becomes of a segment that may belong to a handshake.
 #[inline(always)]
-#[expect(clippy::needless_borrows_for_generic_args, reason = "a copy would take room on the stack")]
 fn candidate(skb: &mut __sk_buff, scratch: &mut Scratch, hash: u32) -> Result<(), Skip> {
     let Scratch { event, .. } = scratch;
     let flags = event.packet.tcp.flags;
