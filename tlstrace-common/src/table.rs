@@ -48,12 +48,15 @@ impl Tag {
         Self(self.0 | OVER)
     }
 
-    /// Whether the place can be given to another flow without a loss: its handshake is over, or began so long
-    /// ago that the gate is closed for it.
+    /// Whether the place can be given to another flow without a loss: it is nobody's, or the handshake is over, or it began
+    /// so long ago that the gate is closed for it.
     #[inline(always)]
     pub const fn is_dispensable(self, now: u8) -> bool {
+        if self.0 & TAKEN == 0 {
+            return self.0 == Self::FREE.0;
+        }
         let age = ((now as u32) << EPOCH_SHIFT).wrapping_sub(self.0 & EPOCH) & EPOCH;
-        self.0 & TAKEN != 0 && (self.0 & OVER != 0 || age > 1 << EPOCH_SHIFT)
+        self.0 & OVER != 0 || age > 1 << EPOCH_SHIFT
     }
 }
 
@@ -91,13 +94,13 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_is_free_or_just_being_taken_is_nobodys_and_nobody_dispenses_with_it() {
+    fn a_place_that_is_free_or_just_being_taken_is_nobodys_and_only_the_free_one_can_be_had() {
         for tag in [Tag::FREE, Tag::BUSY] {
             for hash in [0, 1, 2, 0xff, u32::MAX] {
                 assert!(!tag.is_of(hash), "{tag:?} {hash}");
             }
-            assert!(!tag.is_dispensable(5));
         }
+        assert!(Tag::FREE.is_dispensable(5) && !Tag::BUSY.is_dispensable(5));
     }
 
     #[test]

@@ -156,12 +156,11 @@ extern "C" fn tlstrace_claim(hash: u32) -> u32 {
     let first = first_place(hash);
     for _ in machine::rounds(TRIES) {
         machine::fence();
+        let start = turn(first);
         for way in machine::rounds(WAYS as u32) {
-            let tag = tag((first + way as usize) as u32);
-            if tag == Tag::FREE || tag.is_dispensable(now) {
-                set_turn(first, way as u32);
-            }
-            if tag == Tag::FREE {
+            let next = (start + way as u32) % WAYS as u32;
+            if tag(first as u32 + next).is_dispensable(now) {
+                set_turn(first, next);
                 break;
             }
         }
@@ -169,8 +168,7 @@ extern "C" fn tlstrace_claim(hash: u32) -> u32 {
         let old = tag(place);
         if old != Tag::BUSY && replace(place, old, Tag::BUSY) {
             set_turn(first, place + 1);
-            let is_lost = old != Tag::FREE && !old.is_dispensable(now);
-            if is_lost && at(place).is_some_and(|flow| flow.is_tls()) {
+            if !old.is_dispensable(now) && at(place).is_some_and(|flow| flow.is_tls()) {
                 stats::count(Counter::FlowTableFull);
             }
             return place;
@@ -180,8 +178,8 @@ extern "C" fn tlstrace_claim(hash: u32) -> u32 {
     NONE
 }
 
-/// Which way of the bucket that begins at a place goes next if it has none better: in memory, where the verifier does not
-/// tell one answer from another.
+/// Which way of the bucket that begins at a place goes next, if it can be dispensed with, or else if none can: so the
+/// flow that came first goes first. In memory, where the verifier does not tell one answer from another.
 #[inline(always)]
 fn turn(first: usize) -> u32 {
     // SAFETY: a word of the program's data, read at once.

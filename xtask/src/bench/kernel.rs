@@ -27,7 +27,7 @@ pub(super) struct Args {
     /// Only how the cost grows with the number of flows and of listeners.
     #[arg(long)]
     scale: bool,
-    /// Only the cases whose name contains this
+    /// Only the cases whose name contains this.
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
 }

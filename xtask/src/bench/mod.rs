@@ -41,26 +41,30 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if cfg!(debug_assertions) {
         return run_release_build();
     }
-    let tables = match &args.bench {
-        Some(Bench::Decode(args)) => vec![decode::run(args)?],
-        Some(Bench::Kernel(args)) => vec![kernel::run(args)?],
-        Some(Bench::Live(args)) => live::run(args)?,
-        Some(Bench::Replay(args)) => vec![replay::run(args)?],
+    let mut tables = Vec::new();
+    let mut add = |more: Vec<Table>| {
+        let mut out = io::stdout().lock();
+        let shown = more.iter().filter(|table| !table.is_empty());
+        shown.map(|table| writeln!(out, "{table}")).collect::<io::Result<()>>()?;
+        tables.extend(more);
+        io::Result::Ok(())
+    };
+    match &args.bench {
+        Some(Bench::Decode(args)) => add(vec![decode::run(args)?])?,
+        Some(Bench::Kernel(args)) => add(vec![kernel::run(args)?])?,
+        Some(Bench::Live(args)) => add(live::run(args)?)?,
+        Some(Bench::Replay(args)) => add(vec![replay::run(args)?])?,
         None => {
-            let mut tables =
-                vec![decode::run(&decode::Args::default())?, replay::run(&replay::Args::default())?];
+            // Each as soon as it is there: all of it takes a quarter of an hour.
+            add(vec![decode::run(&decode::Args::default())?])?;
+            add(vec![replay::run(&replay::Args::default())?])?;
             if Uid::effective().is_root() {
-                tables.push(kernel::run(&kernel::Args::default())?);
-                tables.extend(live::run(&live::Args::default())?);
+                add(vec![kernel::run(&kernel::Args::default())?])?;
+                add(live::run(&live::Args::default())?)?;
             } else {
                 writeln!(io::stderr(), "nothing live is measured: only root may load BPF programs")?;
             }
-            tables
         }
-    };
-    let mut out = io::stdout().lock();
-    for table in tables.iter().filter(|table| !table.is_empty()) {
-        writeln!(out, "{table}")?;
     }
     if let Some(path) = &args.json {
         let tables: Vec<_> = tables.iter().map(Table::to_json).collect();
