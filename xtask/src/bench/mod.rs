@@ -44,8 +44,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut tables = Vec::new();
     let mut add = |more: Vec<Table>| {
         let mut out = io::stdout().lock();
-        let shown = more.iter().filter(|table| !table.is_empty());
-        shown.map(|table| writeln!(out, "{table}")).collect::<io::Result<()>>()?;
+        let mut shown = more.iter().filter(|table| !table.is_empty());
+        shown.try_for_each(|table| writeln!(out, "{table}"))?;
         tables.extend(more);
         io::Result::Ok(())
     };
