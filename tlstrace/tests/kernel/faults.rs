@@ -63,8 +63,7 @@ fn of_flows_that_are_over_the_first_is_forgotten_first() {
     let mut programs = Programs::load();
     let flows = flows_of_one_bucket(WAYS + 8);
     for flow in &flows {
-        begin(&mut programs, flow);
-        programs.run(&Frame { flags: TcpFlags::RST, sequence: begun(), ..flow.clone() });
+        begin_and_reset(&mut programs, flow);
     }
     // A FIN is looked at in any case, and told of where the flow is known.
     let is_known = |flow: &Frame| {
@@ -84,8 +83,7 @@ fn flows_that_are_over_make_room_for_others_and_handshakes_in_progress_need_not(
     let (patient, others) = flows.split_first().unwrap();
     begin(&mut programs, patient);
     for flow in others {
-        begin(&mut programs, flow);
-        programs.run(&Frame { flags: TcpFlags::RST, sequence: begun(), ..flow.clone() });
+        begin_and_reset(&mut programs, flow);
     }
     let next = Frame { flags: TcpFlags::ACK, sequence: begun(), payload: rest.clone(), ..patient.clone() };
     let events = programs.run(&next);
@@ -101,6 +99,11 @@ fn begin(programs: &mut Programs, flow: &Frame) {
     assert_eq!(programs.run(&segment)[0].whole(), hello);
 }
 
+fn begin_and_reset(programs: &mut Programs, flow: &Frame) {
+    begin(programs, flow);
+    programs.run(&Frame { flags: TcpFlags::RST, sequence: begun(), ..flow.clone() });
+}
+
 /// The client's next sequence number after [`begin`].
 fn begun() -> u32 {
     8 + u32::try_from(frame::client_hello(300).len()).unwrap()
@@ -112,17 +115,7 @@ fn flows_of_one_bucket(count: usize) -> Vec<Frame> {
         let bytes = frame.bytes();
         table::first_place(flow::hash(&packet::walk(&&bytes[..], Start::Ethernet).unwrap()))
     };
-    let frame = |number: u32| {
-        let [_, a, b, c] = number.to_be_bytes();
-        let network = Network::V4 {
-            source: [10, a, b, c],
-            destination: [10, 255, 0, 1],
-            options: Vec::new(),
-            fragment: 0x4000,
-            protocol: frame::TCP,
-        };
-        Frame { sequence: 7, ..Frame::new(network) }
-    };
+    let frame = |number| Frame { sequence: 7, ..Frame::new(Network::v4_from(10, number, [10, 255, 0, 1])) };
     let wanted = bucket(&frame(0));
     (0..).map(frame).filter(|frame| bucket(frame) == wanted).take(count).collect()
 }
@@ -147,14 +140,7 @@ fn within_a_memory_limit_a_flood_of_half_open_handshakes_ends_nothing_and_hides_
     let _gateway = live.gateway(&[NAME]);
     let hello = client_hello(&live.identity, "flood.example").unwrap();
     for number in 0..FLOOD {
-        let [_, a, b, c] = number.to_be_bytes();
-        let network = Network::V4 {
-            source: [11, a, b, c],
-            destination: [10, 78, 0, 77],
-            options: Vec::new(),
-            fragment: 0x4000,
-            protocol: frame::TCP,
-        };
+        let network = Network::v4_from(11, number, [10, 78, 0, 77]);
         let syn = Frame { flags: TcpFlags::SYN, sequence: 7, has_ethernet: false, ..Frame::new(network) };
         let payload = Frame { flags: TcpFlags::ACK, sequence: 8, payload: hello.clone(), ..syn.clone() };
         for packet in [syn, payload] {

@@ -47,9 +47,15 @@ pub(crate) const GRE: u8 = 47;
 
 impl Network {
     pub(crate) fn v4() -> Self {
+        Self::v4_from(10, 1, [10, 0, 0, 2])
+    }
+
+    /// From the host of this number, of 24 bits, in an IPv4 network of 8 bits.
+    pub(crate) fn v4_from(network: u8, number: u32, destination: [u8; 4]) -> Self {
+        let [_, a, b, c] = number.to_be_bytes();
         Self::V4 {
-            source: [10, 0, 0, 1],
-            destination: [10, 0, 0, 2],
+            source: [network, a, b, c],
+            destination,
             options: Vec::new(),
             fragment: 0x4000,
             protocol: TCP,

@@ -10,8 +10,8 @@ use tlstrace_common::skip::Counter;
 use tlstrace_common::symbols;
 
 use crate::frame::{
-    ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, Frame, GRE, HANDSHAKE, Network, TCP, UDP, client_hello,
-    message, record, server_hello,
+    ALERT, APPLICATION_DATA, CHANGE_CIPHER_SPEC, Frame, GRE, HANDSHAKE, Network, UDP, client_hello, message,
+    record, server_hello,
 };
 use crate::harness::{Connection, Programs};
 
@@ -784,14 +784,7 @@ fn a_flood_of_syns_evicts_no_handshake_in_progress() {
 
     let mut reported = 0;
     for number in 0..FLOOD {
-        let [_, a, b, c] = number.to_be_bytes();
-        let network = Network::V4 {
-            source: [198, a, b, c],
-            destination: [10, 0, 0, 2],
-            options: Vec::new(),
-            fragment: 0x4000,
-            protocol: TCP,
-        };
+        let network = Network::v4_from(198, number, [10, 0, 0, 2]);
         let syn = Frame { sequence: number, flags: TcpFlags::SYN, ..Frame::new(network) };
         programs.pass(symbols::PROGRAM_IN, &syn.bytes());
         if number % 1000 == 999 {

@@ -46,13 +46,14 @@ pub(super) fn run(args: &Args) -> Result<Table> {
     };
     let crowds = if args.scale { SCALE } else { &[NOBODY, FULL] };
     for crowd in crowds {
-        ours.fill(crowd)?;
-        for case in Case::ALL {
-            let name = format!("{}{}", case.name(), crowd.name);
-            if name.contains(&args.only) {
-                let floor = empty.minimum(case)?;
-                push(name, ours.minimum(case)?, floor);
-            }
+        let cases = Case::ALL.map(|case| (case, format!("{}{}", case.name(), crowd.name)));
+        let mut cases = cases.into_iter().filter(|(_, name)| name.contains(&args.only)).peekable();
+        if cases.peek().is_some() {
+            ours.fill(crowd)?;
+        }
+        for (case, name) in cases {
+            let floor = empty.minimum(case)?;
+            push(name, ours.minimum(case)?, floor);
         }
     }
     if args.scale {
