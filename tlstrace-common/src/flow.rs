@@ -5,7 +5,7 @@ use crate::packet::TcpPacket;
 
 /// A flow's two endpoints in an order that does not depend on the direction.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq)]
 pub struct FlowKey {
     low: Address,
     high: Address,
@@ -14,6 +14,16 @@ pub struct FlowKey {
 }
 
 const _: () = assert!(size_of::<FlowKey>() == 40);
+
+impl PartialEq for FlowKey {
+    /// Without a branch for each word; of the derived one, LLVM makes a call in the BPF programs.
+    #[inline(always)]
+    fn eq(&self, other: &Self) -> bool {
+        let ([l0, l1], [h0, h1]) = (self.low.words(), self.high.words());
+        let ([m0, m1], [i0, i1]) = (other.low.words(), other.high.words());
+        (l0 ^ m0) | (l1 ^ m1) | (h0 ^ i0) | (h1 ^ i1) | (self.ports ^ other.ports) == 0
+    }
+}
 
 /// Which endpoint of a [`FlowKey`] sent a segment.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -33,14 +43,6 @@ impl FlowKey {
         } else {
             (Self::new(destination, source), Sender::High)
         }
-    }
-
-    /// Equality, without a branch for each word.
-    #[inline(always)]
-    pub const fn is(&self, other: &Self) -> bool {
-        let ([l0, l1], [h0, h1]) = (self.low.words(), self.high.words());
-        let ([m0, m1], [i0, i1]) = (other.low.words(), other.high.words());
-        (l0 ^ m0) | (l1 ^ m1) | (h0 ^ i0) | (h1 ^ i1) | (self.ports ^ other.ports) == 0
     }
 
     #[inline(always)]

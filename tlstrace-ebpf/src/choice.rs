@@ -13,6 +13,7 @@ use tlstrace_common::net::Address;
 use tlstrace_common::packet::TcpPacket;
 
 use crate::gate;
+use crate::machine::Words;
 
 /// Both are set by userspace before the programs are loaded: what is not asked for costs nothing, since the verifier
 /// removes it.
@@ -26,7 +27,7 @@ static PORTS: Ports = Ports::NONE;
 static SERVERS: LpmTrie<[u8; 16], u32> = LpmTrie::with_max_entries(1, 0);
 
 /// When a connection that is not chosen was let through last.
-static mut SAMPLED: u32 = 0;
+static SAMPLED: Words<1> = Words::new();
 /// About one in so long, as a power of two in nanoseconds: userspace is to see where there is TLS instead.
 const SAMPLE_SHIFT: u32 = 30;
 
@@ -47,12 +48,10 @@ pub(crate) fn leaves_out(packet: &TcpPacket, hash: u32, now: u64) -> bool {
         return false;
     }
     let now = (now >> SAMPLE_SHIFT) as u32;
-    // SAFETY: a word of the program's data, read and written at once; two CPUs may both let one through.
-    unsafe {
-        let is_left_out = (&raw const SAMPLED).read_volatile() == now;
-        (&raw mut SAMPLED).write_volatile(now);
-        is_left_out
-    }
+    // Two CPUs may both let one through.
+    let is_left_out = SAMPLED.get(0) == now;
+    SAMPLED.set(0, now);
+    is_left_out
 }
 
 #[inline(always)]

@@ -9,9 +9,9 @@ use tlstrace_common::flow::{FlowKey, Sender};
 use tlstrace_common::framing::{Mode, Stream};
 use tlstrace_common::limits;
 use tlstrace_common::skip::Counter;
-use tlstrace_common::table::{BUCKETS, PLACES, Tag, WAYS, first_place};
+use tlstrace_common::table::{BUCKETS, PLACES, Tag, WAYS, bucket};
 
-use crate::machine::{self, compare_exchange, opaque};
+use crate::machine::{self, Words, opaque};
 use crate::{gate, stats};
 
 /// A flow that is followed.
@@ -111,14 +111,16 @@ pub(crate) fn remove(flow: &mut Flow, hash: u32) {
 #[map]
 static FLOWS: Array<Flow> = Array::with_max_entries(PLACES as u32, 0);
 
-// Statics, as in `gate`.
-static mut TAGS: [u32; PLACES] = [0; PLACES];
-static mut TURNS: [u32; BUCKETS] = [0; BUCKETS];
+static TAGS: Words<PLACES> = Words::new();
+/// By bucket, which way goes next, if it can be dispensed with, or else if none can: so the flow that came first goes first.
+///
+/// In memory, where the verifier does not tell one answer from another. Two CPUs may write different ways: both are good.
+static TURNS: Words<BUCKETS> = Words::new();
 
 /// How often a place is looked for that another CPU takes.
 const TRIES: u32 = 3;
 
-/// No place: [`at`] it there is nothing.
+/// No place: nothing is [`at`] it.
 const NONE: u32 = u32::MAX;
 
 #[inline(always)]
@@ -140,8 +142,8 @@ unsafe extern "C" fn tlstrace_find(key: *const FlowKey, hash: u32) -> u32 {
     // SAFETY: the caller's.
     let Some(key) = (unsafe { key.as_ref() }) else { return NONE };
     for way in machine::rounds(WAYS as u32) {
-        let place = (first_place(hash) + way as usize) as u32;
-        if tag(place).is_of(hash) && at(place).is_some_and(|flow| flow.key.is(key)) {
+        let place = (bucket(hash) * WAYS) as u32 + way as u32;
+        if tag(place).is_of(hash) && at(place).is_some_and(|flow| flow.key == *key) {
             return place;
         }
     }
@@ -153,21 +155,23 @@ unsafe extern "C" fn tlstrace_find(key: *const FlowKey, hash: u32) -> u32 {
 #[inline(never)]
 extern "C" fn tlstrace_claim(hash: u32) -> u32 {
     let now = gate::epoch();
-    let first = first_place(hash);
+    let bucket = bucket(hash);
+    let first = (bucket * WAYS) as u32;
     for _ in machine::rounds(TRIES) {
         machine::fence();
-        let start = turn(first);
+        let start = TURNS.get(bucket);
         for way in machine::rounds(WAYS as u32) {
             let next = (start + way as u32) % WAYS as u32;
-            if tag(first as u32 + next).is_dispensable(now) {
-                set_turn(first, next);
+            if tag(first + next).is_dispensable(now) {
+                TURNS.set(bucket, next);
                 break;
             }
         }
-        let place = first as u32 + turn(first);
+        let way = TURNS.get(bucket) % WAYS as u32;
+        let place = first + way;
         let old = tag(place);
         if old != Tag::BUSY && replace(place, old, Tag::BUSY) {
-            set_turn(first, place + 1);
+            TURNS.set(bucket, way + 1);
             if !old.is_dispensable(now) && at(place).is_some_and(|flow| flow.is_tls()) {
                 stats::count(Counter::FlowTableFull);
             }
@@ -178,34 +182,12 @@ extern "C" fn tlstrace_claim(hash: u32) -> u32 {
     NONE
 }
 
-/// Which way of the bucket that begins at a place goes next, if it can be dispensed with, or else if none can: so the
-/// flow that came first goes first. In memory, where the verifier does not tell one answer from another.
-#[inline(always)]
-fn turn(first: usize) -> u32 {
-    // SAFETY: a word of the program's data, read at once.
-    unsafe { (&raw const TURNS).cast::<u32>().wrapping_add(first / WAYS).read_volatile() % WAYS as u32 }
-}
-
-#[inline(always)]
-fn set_turn(first: usize, way: u32) {
-    // SAFETY: as in `turn`. Two CPUs may write different ways: both are good.
-    unsafe { (&raw mut TURNS).cast::<u32>().wrapping_add(first / WAYS).write_volatile(way) }
-}
-
 #[inline(always)]
 fn tag(place: u32) -> Tag {
-    // SAFETY: a word of the program's data, read at once, any value of which is valid.
-    Tag(unsafe { word(place).read_volatile() })
+    Tag(TAGS.get(place as usize))
 }
 
 #[inline(always)]
 fn replace(place: u32, old: Tag, new: Tag) -> bool {
-    // SAFETY: a word of the program's data, which is a map value.
-    unsafe { compare_exchange(word(place), old.0, new.0) == old.0 }
-}
-
-#[inline(always)]
-fn word(place: u32) -> *mut u32 {
-    // LLVM sees that there are no more places than that; older verifiers (Linux 6.1) have lost sight of it.
-    (&raw mut TAGS).cast::<u32>().wrapping_add(opaque(place.into()) as usize % PLACES)
+    TAGS.replace(place as usize, old.0, new.0)
 }

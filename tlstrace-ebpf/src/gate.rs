@@ -2,12 +2,11 @@
 
 use tlstrace_common::gate::{EPOCH_SHIFT, SLOTS, Slot, index};
 
-use crate::machine::{self, compare_exchange};
+use crate::machine::{self, Words};
 
-// Statics instead of a map: their address is an immediate, so that a look-up is one load.
-static mut GATE: [u32; SLOTS] = [0; SLOTS];
-static mut EPOCH: u32 = 0;
-static mut CLIENT_ISNS: [u32; ISN_SLOTS] = [0; ISN_SLOTS];
+static GATE: Words<SLOTS> = Words::new();
+static EPOCH: Words<1> = Words::new();
+static CLIENT_ISNS: Words<ISN_SLOTS> = Words::new();
 
 /// How many initial sequence numbers are remembered. Between its SYN and its first payload a flow should not share its
 /// slot with another one that begins: if that payload is no ClientHello, as a server's banner, it would be left out.
@@ -19,26 +18,22 @@ const TRIES: u32 = 3;
 /// Whether a handshake may be under way in a flow with this hash.
 #[inline(always)]
 pub(crate) fn is_open(hash: u32) -> bool {
-    // SAFETY: a word in the program's data, read at once.
     slot(hash).is_open(epoch())
 }
 
 /// The epoch as of the latest SYN.
 #[inline(always)]
 pub(crate) fn epoch() -> u8 {
-    // SAFETY: as in `slot`.
-    unsafe { (&raw const EPOCH).read_volatile() as u8 }
+    EPOCH.get(0) as u8
 }
 
 /// Sets the epoch to that of `now`, in nanoseconds of the monotonic clock.
 #[inline(always)]
 pub(crate) fn set_epoch(now: u64) {
     let now = (now >> EPOCH_SHIFT) as u32 & 0xff;
-    // SAFETY: as in `slot`. Written only when it changes, so that the cache line stays shared.
-    unsafe {
-        if (&raw const EPOCH).read_volatile() != now {
-            (&raw mut EPOCH).write_volatile(now);
-        }
+    // Written only when it changes, so that the cache line stays shared.
+    if EPOCH.get(0) != now {
+        EPOCH.set(0, now);
     }
 }
 
@@ -84,35 +79,21 @@ fn update(hash: u32, change: impl Fn(Slot) -> Slot) -> u32 {
 /// Remembers the initial sequence number of a connection's client.
 #[inline(always)]
 pub(crate) fn set_client_isn(hash: u32, sequence: u32) {
-    // SAFETY: as in `slot`.
-    unsafe { isn_slot(hash).write_volatile(sequence) }
+    CLIENT_ISNS.set(hash as usize, sequence);
 }
 
 /// The initial sequence number of the latest client with this hash, which may belong to another flow.
 #[inline(always)]
 pub(crate) fn client_isn(hash: u32) -> u32 {
-    // SAFETY: as in `slot`.
-    unsafe { isn_slot(hash).read_volatile() }
-}
-
-#[inline(always)]
-fn isn_slot(hash: u32) -> *mut u32 {
-    (&raw mut CLIENT_ISNS).cast::<u32>().wrapping_add(hash as usize % ISN_SLOTS)
+    CLIENT_ISNS.get(hash as usize)
 }
 
 #[inline(always)]
 fn slot(hash: u32) -> Slot {
-    // SAFETY: the index is bounded by the mask; a word is read at once, and any value of it is valid.
-    Slot(unsafe { word(hash).read_volatile() })
+    Slot(GATE.get(index(hash)))
 }
 
 #[inline(always)]
 fn replace(hash: u32, old: Slot, new: Slot) -> bool {
-    // SAFETY: a word of the program's data, which is a map value.
-    unsafe { compare_exchange(word(hash), old.0, new.0) == old.0 }
-}
-
-#[inline(always)]
-fn word(hash: u32) -> *mut u32 {
-    (&raw mut GATE).cast::<u32>().wrapping_add(index(hash))
+    GATE.replace(index(hash), old.0, new.0)
 }

@@ -2,6 +2,48 @@
 //! refuses, or could not say it at all.
 
 use core::arch::asm;
+use core::cell::UnsafeCell;
+
+/// An array of words in the program's data, which all CPUs share.
+///
+/// A static instead of a map: its address is an immediate, so that a look-up is one load.
+pub(crate) struct Words<const N: usize>(UnsafeCell<[u32; N]>);
+
+// SAFETY: a word is read, written or exchanged by one instruction, and any value of it is valid.
+unsafe impl<const N: usize> Sync for Words<N> {}
+
+impl<const N: usize> Words<N> {
+    pub(crate) const fn new() -> Self {
+        const { assert!(N.is_power_of_two(), "an index is bounded by a mask") };
+        Self(UnsafeCell::new([0; N]))
+    }
+
+    /// The word at `index`, modulo the length.
+    #[inline(always)]
+    pub(crate) fn get(&self, index: usize) -> u32 {
+        // SAFETY: within the array.
+        unsafe { self.at(index).read_volatile() }
+    }
+
+    #[inline(always)]
+    pub(crate) fn set(&self, index: usize, word: u32) {
+        // SAFETY: within the array.
+        unsafe { self.at(index).write_volatile(word) }
+    }
+
+    /// Writes `new` if the word is `old`, and returns whether it was.
+    #[inline(always)]
+    pub(crate) fn replace(&self, index: usize, old: u32, new: u32) -> bool {
+        // SAFETY: within the array, which is in a map value.
+        unsafe { compare_exchange(self.at(index), old, new) == old }
+    }
+
+    #[inline(always)]
+    fn at(&self, index: usize) -> *mut u32 {
+        // Where LLVM proves that the index is in bounds, and leaves out the mask, Linux 6.1 has lost sight of it.
+        self.0.get().cast::<u32>().wrapping_add(opaque(index as u64) as usize % N)
+    }
+}
 
 /// `value`, of which LLVM is to know nothing.
 ///
@@ -102,7 +144,7 @@ pub(crate) unsafe fn store(at: *mut u8, word: u32) {
 ///
 /// `word` must point into a map value, at an offset that is a multiple of 4.
 #[inline(always)]
-pub(crate) unsafe fn compare_exchange(word: *mut u32, old: u32, new: u32) -> u32 {
+unsafe fn compare_exchange(word: *mut u32, old: u32, new: u32) -> u32 {
     let mut seen = u64::from(old);
     // SAFETY: `BPF_CMPXCHG` (kernel ≥ 5.12) on 4 bytes that the caller vouches for.
     unsafe {

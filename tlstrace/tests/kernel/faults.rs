@@ -113,7 +113,7 @@ fn begun() -> u32 {
 fn flows_of_one_bucket(count: usize) -> Vec<Frame> {
     let bucket = |frame: &Frame| {
         let bytes = frame.bytes();
-        table::first_place(flow::hash(&packet::walk(&&bytes[..], Start::Ethernet).unwrap()))
+        table::bucket(flow::hash(&packet::walk(&&bytes[..], Start::Ethernet).unwrap()))
     };
     let frame = |number| Frame { sequence: 7, ..Frame::new(Network::v4_from(10, number, [10, 255, 0, 1])) };
     let wanted = bucket(&frame(0));
