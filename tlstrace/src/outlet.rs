@@ -21,11 +21,13 @@ pub const PATIENCE: Duration = Duration::from_secs(2);
 /// The producer's end. Each call of [`Write::write`] is one message, which is taken whole or not at all; messages go
 /// out at [`Write::flush`].
 ///
-/// Both fail with [`io::ErrorKind::BrokenPipe`] once nobody reads any more, and with nothing else.
+/// That fails with [`io::ErrorKind::BrokenPipe`] once nobody reads any more, and with nothing else.
 #[derive(Debug)]
 pub struct Outlet {
     shared: Arc<Shared>,
     capacity: usize,
+    /// What was written since the last flush: the lock is the thread's as much as ours.
+    unflushed: Batch,
 }
 
 /// The other handle of an [`Outlet`].
@@ -91,7 +93,7 @@ impl Outlet {
         let of_thread = Arc::clone(&shared);
         let thread = thread::Builder::new().name("output".to_owned());
         thread.spawn(move || of_thread.write_all_to(&mut make()))?;
-        Ok(Self { shared, capacity })
+        Ok(Self { shared, capacity, unflushed: Batch::default() })
     }
 
     /// To ask what was lost while something else writes.
@@ -137,23 +139,21 @@ impl Monitor {
 
 impl Write for Outlet {
     fn write(&mut self, message: &[u8]) -> io::Result<usize> {
-        let mut state = self.shared.lock();
-        if state.is_closed {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        }
-        if state.queue.bytes.len() + message.len() > self.capacity {
-            state.lost.no_room += 1;
+        if self.unflushed.bytes.len() + message.len() > self.capacity {
+            self.shared.lock().lost.no_room += 1;
         } else {
-            state.queue.push(message);
+            self.unflushed.push(message);
         }
         Ok(message.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let state = self.shared.lock();
+        let mut state = self.shared.lock();
         if state.is_closed {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
+        let no_room = state.queue.append(&mut self.unflushed, self.capacity);
+        state.lost.no_room += no_room;
         let is_thread_idle = state.in_hand == 0 && !state.queue.bytes.is_empty();
         // The thread wants the lock as soon as it wakes.
         drop(state);
@@ -258,6 +258,29 @@ impl Batch {
         self.ends.push_back(self.bytes.len());
     }
 
+    /// Takes the messages of another batch, which is empty then, as long as no more than so many bytes are together.
+    /// Returns how many were too many.
+    fn append(&mut self, other: &mut Self, capacity: usize) -> u64 {
+        if self.bytes.is_empty() {
+            std::mem::swap(self, other);
+            other.clear();
+            return 0;
+        }
+        let mut begin = 0;
+        let mut no_room = 0;
+        for &end in &other.ends {
+            let message = other.bytes.get(begin..end).unwrap_or_default();
+            if self.bytes.len() + message.len() > capacity {
+                no_room += 1;
+            } else {
+                self.push(message);
+            }
+            begin = end;
+        }
+        other.clear();
+        no_room
+    }
+
     fn clear(&mut self) {
         if self.bytes.capacity() > MOST_KEPT {
             self.bytes = Vec::new();
@@ -300,6 +323,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_at_once_is_taken_message_by_message_as_long_as_there_is_room() {
+        let (reader, writer) = io::pipe().unwrap();
+        let mut outlet = Outlet::with_capacity(10_000, writer).unwrap();
+        for _ in 0..10 {
+            outlet.write_all(LINE).unwrap();
+        }
+        outlet.write_all(b"too much\n").unwrap();
+        outlet.flush().unwrap();
+        assert_eq!(outlet.monitor().finish(PATIENCE).no_room, 1);
+        drop(outlet);
+        assert_eq!(BufReader::new(reader).lines().map_while(Result::ok).count(), 10);
+    }
+
+    #[test]
     fn an_end_does_not_wait_for_a_reader_that_never_reads() {
         let (reader, writer) = io::pipe().unwrap();
         let mut outlet = Outlet::new(writer).unwrap();
@@ -309,7 +346,7 @@ mod tests {
         outlet.flush().unwrap();
         let lost = outlet.monitor().finish(Duration::from_millis(50));
         assert!((900..1000).contains(&lost.no_room), "all but what the pipe holds: {lost:?}");
-        assert_eq!(outlet.write(b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(outlet.flush().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
         drop(reader);
     }
 
@@ -321,7 +358,7 @@ mod tests {
         outlet.write_all(b"x\n").unwrap();
         outlet.flush().unwrap_or_else(|error| assert_eq!(error.kind(), io::ErrorKind::BrokenPipe));
         outlet.monitor().finish(PATIENCE);
-        assert_eq!(outlet.write(b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(outlet.flush().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[test]
@@ -368,6 +405,7 @@ mod tests {
             thread::yield_now();
         }
         outlet.write_all(b"three\n").unwrap();
+        outlet.flush().unwrap();
         let lost = outlet.monitor().finish(PATIENCE);
         drop(outlet);
         let mut text = String::new();

@@ -18,6 +18,7 @@ pub(crate) mod fuzz;
 pub mod history;
 pub mod locality;
 pub mod proxy;
+pub(crate) mod recent;
 mod records;
 pub mod resets;
 mod said;

@@ -5,28 +5,23 @@
 //! same name. Whoever reads verdicts takes the name and the revision for unique, so a second verdict is a revision of the
 //! first, or it is not given.
 
-use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
-
-use foldhash::fast::RandomState;
 
 use crate::verdict::{Confidence, Judgement, Specificity};
 
-use super::facts::{ConnectionId, HandshakeFacts, How};
+use super::facts::{HandshakeFacts, How};
+use super::recent::Recent;
 use super::timestamp::Timestamp;
 
 /// Most connections that are remembered.
-pub(super) const MAX_SAID: usize = 16_384;
+pub(super) const MAX_SAID: u16 = 16_384;
 /// After twice the lifetime of a segment (RFC 9293 §3.4.2) nothing of a connection can come again, and its sequence number
 /// may be used anew.
 pub(super) const MEMORY: Duration = Duration::from_mins(4);
 
 /// The last verdict on each connection.
-#[derive(Debug, Default)]
-pub(super) struct Said {
-    last: HashMap<ConnectionId, Last, RandomState>,
-    order: VecDeque<ConnectionId>,
-}
+#[derive(Debug)]
+pub(super) struct Said(Recent<Last>);
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Last {
@@ -45,10 +40,16 @@ impl Last {
     }
 }
 
+impl Default for Said {
+    fn default() -> Self {
+        Self(Recent::new(MAX_SAID))
+    }
+}
+
 impl Said {
     /// What was said last about a connection of this name, if that can be this one.
     pub(super) fn last(&self, facts: &HandshakeFacts) -> Option<&Last> {
-        self.last.get(&facts.connection).filter(|last| facts.first_seen.since(last.time) < MEMORY)
+        self.0.get(facts.connection).filter(|last| facts.first_seen.since(last.time) < MEMORY)
     }
 
     pub(super) fn note(
@@ -65,14 +66,7 @@ impl Said {
             time,
             was_reset: facts.endings.iter().any(|ending| matches!(ending.how, How::Reset(_))),
         };
-        if self.last.insert(facts.connection, last).is_none() {
-            self.order.push_back(facts.connection);
-        }
-        if self.order.len() > MAX_SAID
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.last.remove(&oldest);
-        }
+        self.0.insert(facts.connection, last);
     }
 }
 
@@ -129,10 +123,9 @@ mod tests {
     #[test]
     fn the_memory_of_what_was_said_is_bounded() {
         let mut engine = Engine::new(Settings::default());
-        for port in 0..=u16::try_from(MAX_SAID).unwrap() {
+        for port in 0..=MAX_SAID {
             assert_eq!(refuse(&mut engine, 0, port), 1);
         }
-        let Said { last, order } = &engine.said;
-        assert_eq!((last.len(), order.len()), (MAX_SAID, MAX_SAID));
+        assert_eq!(engine.said.0.len(), usize::from(MAX_SAID));
     }
 }

@@ -14,15 +14,13 @@ mod text;
 mod timeline;
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use foldhash::fast::RandomState;
-
 use crate::aggregate::Aggregate;
-use crate::engine::facts::ConnectionId;
+use crate::engine::recent::Recent;
 use crate::engine::timestamp::Timestamp;
 use crate::entry::Entry;
 use crate::verdict::Severity;
@@ -38,7 +36,7 @@ pub use timeline::{Step, Timeline};
 /// Most verdict ids that are told apart: there are far fewer, but saved lines may bring any text.
 const MAX_VERDICTS: usize = 512;
 /// Most connections whose last verdict is remembered, in case it is revised.
-const MAX_REVISABLE: usize = 8192;
+const MAX_REVISABLE: u16 = 8192;
 /// What stands for the ids beyond [`MAX_VERDICTS`].
 const OTHER: &str = "other";
 
@@ -113,10 +111,13 @@ fn phrases(counts: &[(Cow<'static, str>, u64)]) -> String {
 }
 
 /// Last verdicts by connection, for as long as they may be revised.
-#[derive(Debug, Default)]
-struct Revisable {
-    by_connection: HashMap<ConnectionId, Said, RandomState>,
-    order: VecDeque<ConnectionId>,
+#[derive(Debug)]
+struct Revisable(Recent<Said>);
+
+impl Default for Revisable {
+    fn default() -> Self {
+        Self(Recent::new(MAX_REVISABLE))
+    }
 }
 
 /// What was said about a connection.
@@ -145,7 +146,7 @@ impl Summary {
         self.first = Some(self.first.map_or(time, |first| first.min(time)));
         self.last = Some(self.last.map_or(time, |last| last.max(time)));
         let said = Said { verdict: Arc::clone(&verdict), class, time };
-        let before = entry.connection.and_then(|id| self.revisable.note(id, said));
+        let before = entry.connection.and_then(|id| self.revisable.0.insert(id, said));
         if entry.revision > 0
             && let Some(said) = before
         {
@@ -296,22 +297,6 @@ impl Summary {
             None if self.verdicts.len() < MAX_VERDICTS => verdict.into(),
             None => OTHER.into(),
         }
-    }
-}
-
-impl Revisable {
-    /// Remembers what is said now; gives what was said before.
-    fn note(&mut self, id: ConnectionId, said: Said) -> Option<Said> {
-        let before = self.by_connection.insert(id, said);
-        if before.is_none() {
-            self.order.push_back(id);
-            if self.order.len() > MAX_REVISABLE
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.by_connection.remove(&oldest);
-            }
-        }
-        before
     }
 }
 

@@ -3,12 +3,13 @@
 //! A connection has the same id wherever it is seen under the same addresses. Of two verdicts on it the better informed
 //! one stays, and takes from the other the names that only that node knew.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::engine::facts::ConnectionId;
+use crate::engine::recent::Recent;
 use crate::engine::timestamp::Timestamp;
 use crate::entry::{Details, Entry};
 use crate::verdict::Confidence;
@@ -18,7 +19,7 @@ pub(super) const DISORDER: Duration = Duration::from_mins(1);
 /// Most lines that wait for earlier ones.
 const MAX_WAITING: usize = 1 << 16;
 /// Most connections that are remembered after their line was printed.
-const MAX_PRINTED: usize = 1 << 16;
+const MAX_PRINTED: u16 = u16::MAX;
 
 /// A line that was read.
 pub(super) struct Item {
@@ -34,12 +35,10 @@ pub(super) struct Item {
 }
 
 /// Lines in order.
-#[derive(Default)]
 pub(super) struct Merge {
     waiting: BTreeMap<Place, Item>,
     by_connection: HashMap<ConnectionId, Place>,
-    printed: HashMap<ConnectionId, String>,
-    order: VecDeque<ConnectionId>,
+    printed: Recent<String>,
     count: u64,
     /// Lines on connections that have another.
     pub(super) duplicates: u64,
@@ -48,11 +47,23 @@ pub(super) struct Merge {
 /// When, and in which order of reading.
 type Place = (Timestamp, u64);
 
+impl Default for Merge {
+    fn default() -> Self {
+        Self {
+            waiting: BTreeMap::new(),
+            by_connection: HashMap::new(),
+            printed: Recent::new(MAX_PRINTED),
+            count: 0,
+            duplicates: 0,
+        }
+    }
+}
+
 impl Merge {
     /// Takes a line.
     pub(super) fn add(&mut self, mut item: Item) {
         if let Some(id) = item.entry.connection {
-            if self.printed.get(&id).is_some_and(|observer| *observer != item.observer) {
+            if self.printed.get(id).is_some_and(|observer| *observer != item.observer) {
                 self.duplicates += 1;
                 return;
             }
@@ -93,14 +104,7 @@ impl Merge {
             if self.by_connection.get(&id) == Some(&place) {
                 self.by_connection.remove(&id);
             }
-            if self.printed.insert(id, item.observer.clone()).is_none() {
-                self.order.push_back(id);
-            }
-            if self.order.len() > MAX_PRINTED
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.printed.remove(&oldest);
-            }
+            self.printed.insert(id, item.observer.clone());
         }
         Some(item)
     }
