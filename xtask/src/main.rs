@@ -6,6 +6,7 @@ mod conformance;
 mod demo;
 mod deploy;
 mod disagree;
+mod dist;
 mod ebpf;
 mod fuzz;
 mod matrix;
@@ -31,6 +32,7 @@ enum Task {
     Demo(demo::Args),
     Deploy(deploy::Args),
     Disagree(disagree::Args),
+    Dist(dist::Args),
     Ebpf(ebpf::Args),
     Fuzz(fuzz::Args),
     Matrix(matrix::Args),
@@ -49,6 +51,7 @@ fn main() -> Result<ExitCode> {
         Task::Demo(args) => demo::run(&args)?,
         Task::Deploy(args) => deploy::run(&args)?,
         Task::Disagree(args) => return disagree::run(&args),
+        Task::Dist(args) => dist::run(&args)?,
         Task::Ebpf(args) => ebpf::run(&args)?,
         Task::Fuzz(args) => fuzz::run(&args)?,
         Task::Matrix(args) => return matrix::run(&args),

@@ -12,8 +12,10 @@ use crate::cargo::workspace;
 use crate::sbom;
 
 /// Platforms as images and Rust call them.
-const PLATFORMS: [(&str, &str); 2] =
+pub(crate) const PLATFORMS: [(&str, &str); 2] =
     [("amd64", "x86_64-unknown-linux-gnu"), ("arm64", "aarch64-unknown-linux-gnu")];
+/// This machine's.
+pub(crate) const HOST: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
 /// What `sha256sum --check` reads.
 const SUMS: &str = "SHA256SUMS";
 

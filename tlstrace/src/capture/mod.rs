@@ -20,6 +20,7 @@ pub mod memory;
 mod netlink;
 pub mod occupants;
 mod packet_socket;
+pub mod priority;
 pub mod privilege;
 mod resets;
 pub mod ring;

@@ -187,6 +187,9 @@ pub(super) fn start(settings: capture::Settings, tell: impl FnMut(String)) -> an
     let mut notes = Vec::new();
     let mut capture = Capture::start(settings, &mut notes)?;
     notes.into_iter().for_each(tell);
+    if let Err(error) = capture::priority::raise() {
+        log::info!("no larger share of a busy CPU can be had: {error}");
+    }
     match capture.renounce_privileges() {
         Ok(kept) => log::info!("capabilities kept: {:?}", privilege::names(kept)),
         Err(error) => log::warn!("the capabilities that are needed no more could not be given up: {error:#}"),

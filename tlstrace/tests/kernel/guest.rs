@@ -44,6 +44,13 @@ fn once_it_watches_it_has_no_capability_and_can_gain_none() {
 
 #[test]
 #[ignore = "needs root"]
+fn of_a_busy_cpu_it_gets_more_than_who_started_it() {
+    let live = Live::start(Family::Ipv4);
+    assert_eq!(niceness(&live.watch.id().to_string()), niceness("self") - 4);
+}
+
+#[test]
+#[ignore = "needs root"]
 fn filters_of_clsact_are_removed_with_the_one_capability_that_this_takes() {
     let mut live = Live::start_with(Family::Ipv4, &["--attach", "clsact"]);
     assert_eq!(Status::of(&live.watch).permitted & !CAP_BPF, CAP_NET_ADMIN);
@@ -349,6 +356,13 @@ impl Status {
             has_no_new_privs: field("NoNewPrivs:") == "1",
         }
     }
+}
+
+/// The field of that name in `/proc/PID/stat` (proc_pid_stat(5)), the seventeenth behind the command's name.
+fn niceness(pid: &str) -> i32 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    fields.split_whitespace().nth(16).unwrap().parse().unwrap()
 }
 
 /// A copy of the program where nobody may execute it, as long as the value lives.

@@ -9,7 +9,7 @@ mod table;
 
 use std::io::{self, Write as _};
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
@@ -72,6 +72,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
+}
+
+/// Puts a tlstrace under the loads of the live bench, once each.
+pub(crate) fn exercise(tlstrace: &Path) -> Result<()> {
+    live::run(&live::Args::of_tlstrace(tlstrace)).map(drop)
 }
 
 /// Becomes this very command, compiled as a release is.

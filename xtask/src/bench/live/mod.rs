@@ -9,7 +9,7 @@ mod script;
 
 use std::collections::HashMap;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -46,6 +46,13 @@ const SECONDS: u64 = 5;
 impl Default for Args {
     fn default() -> Self {
         Self { rounds: ROUNDS, seconds: SECONDS, only: Vec::new(), binary: None }
+    }
+}
+
+impl Args {
+    /// One round of a tlstrace alone.
+    pub(super) fn of_tlstrace(binary: &Path) -> Self {
+        Self { rounds: 1, only: vec![Program::Tlstrace], binary: Some(binary.to_owned()), ..Self::default() }
     }
 }
 
