@@ -358,7 +358,7 @@ impl Status {
     }
 }
 
-/// The field of that name in `/proc/PID/stat` (proc_pid_stat(5)), the seventeenth behind the command's name.
+/// The field of that name in `/proc/PID/stat`, the seventeenth behind the command's name.
 fn niceness(pid: &str) -> i32 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let (_, fields) = stat.rsplit_once(')').unwrap();
