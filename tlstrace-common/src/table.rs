@@ -114,4 +114,10 @@ mod tests {
             assert!(tag.over().is_dispensable(began));
         }
     }
+
+    #[test]
+    fn every_place_is_in_one_bucket() {
+        assert_eq!(bucket(0), 0);
+        assert_eq!(bucket(u32::MAX) * WAYS, PLACES - WAYS);
+    }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 /// Bytes that may wait for a slow reader: seconds of output under heavy load. The thread holds as many again.
 pub const CAPACITY: usize = 8 << 20;
-/// Most bytes of one write, so that progress shows.
+/// Most bytes of one write, so that progress shows, and of what is written between two flushes without being queued.
 const MOST_AT_ONCE: usize = 64 << 10;
 /// Bytes of an empty queue's room that are kept for the next burst.
 const MOST_KEPT: usize = 1 << 20;
@@ -21,7 +21,7 @@ pub const PATIENCE: Duration = Duration::from_secs(2);
 /// The producer's end. Each call of [`Write::write`] is one message, which is taken whole or not at all; messages go
 /// out at [`Write::flush`].
 ///
-/// That fails with [`io::ErrorKind::BrokenPipe`] once nobody reads any more, and with nothing else.
+/// That fails with [`io::ErrorKind::BrokenPipe`] once nobody reads any more, as may a write, and with nothing else.
 #[derive(Debug)]
 pub struct Outlet {
     shared: Arc<Shared>,
@@ -137,23 +137,30 @@ impl Monitor {
     }
 }
 
-impl Write for Outlet {
-    fn write(&mut self, message: &[u8]) -> io::Result<usize> {
-        if self.unflushed.bytes.len() + message.len() > self.capacity {
-            self.shared.lock().lost.no_room += 1;
-        } else {
-            self.unflushed.push(message);
-        }
-        Ok(message.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
+impl Outlet {
+    /// Queues what was written; what finds no room is lost.
+    fn hand_over(&mut self) -> io::Result<MutexGuard<'_, State>> {
         let mut state = self.shared.lock();
         if state.is_closed {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         let no_room = state.queue.append(&mut self.unflushed, self.capacity);
         state.lost.no_room += no_room;
+        Ok(state)
+    }
+}
+
+impl Write for Outlet {
+    fn write(&mut self, message: &[u8]) -> io::Result<usize> {
+        self.unflushed.push(message);
+        if self.unflushed.bytes.len() >= MOST_AT_ONCE {
+            drop(self.hand_over()?);
+        }
+        Ok(message.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let state = self.hand_over()?;
         let is_thread_idle = state.in_hand == 0 && !state.queue.bytes.is_empty();
         // The thread wants the lock as soon as it wakes.
         drop(state);
@@ -261,7 +268,7 @@ impl Batch {
     /// Takes the messages of another batch, which is empty then, as long as no more than so many bytes are together.
     /// Returns how many were too many.
     fn append(&mut self, other: &mut Self, capacity: usize) -> u64 {
-        if self.bytes.is_empty() {
+        if self.bytes.is_empty() && other.bytes.len() <= capacity {
             std::mem::swap(self, other);
             other.clear();
             return 0;

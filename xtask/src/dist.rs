@@ -15,6 +15,8 @@ use nix::unistd::Uid;
 
 use crate::bench;
 use crate::cargo::{cargo, workspace};
+use crate::conformance::pcaps;
+use crate::ebpf::output;
 use crate::release::{HOST, PLATFORMS};
 
 /// Build tlstrace as it is released, with a profile of real handshakes (needs root)
@@ -78,15 +80,10 @@ fn build(target: &str, features: &str, folder: &Path, profile: &str) -> Result<P
 
 /// Has tlstrace do what it is for: the tests' captures in every format, and real connections under load.
 fn exercise(tlstrace: &Path) -> Result<()> {
-    let captures = workspace().join("tlstrace/tests/captures");
-    for entry in fs::read_dir(&captures)? {
-        let path = entry?.path();
-        if !path.extension().is_some_and(|extension| extension.to_string_lossy().starts_with("pcap")) {
-            continue;
-        }
-        for output in ["json", "text", "gcp"] {
+    for path in pcaps(&workspace().join("tlstrace/tests/captures"))? {
+        for format in ["json", "text", "gcp"] {
             let mut replay = Command::new(tlstrace);
-            replay.args(["replay", "--all", "--output", output]).arg(&path);
+            replay.args(["replay", "--all", "--output", format]).arg(&path);
             let status = replay.stdout(Stdio::null()).stderr(Stdio::null()).status()?;
             ensure!(status.code().is_some(), "tlstrace was killed on {}", path.display());
         }
@@ -96,24 +93,18 @@ fn exercise(tlstrace: &Path) -> Result<()> {
 
 /// The program that understands the profiles of this compiler's LLVM: the toolchain's, or the system's.
 fn find_profdata() -> Result<PathBuf> {
-    let rustc = |argument: &[&str]| -> Result<String> {
-        let output = Command::new("rustc").args(argument).output().context("cannot run rustc")?;
-        Ok(String::from_utf8(output.stdout)?)
-    };
+    let rustc = |arguments: &[&str]| output(Command::new("rustc").args(arguments));
     let version = rustc(&["--version", "--verbose"])?;
     let field = |name: &str| version.lines().find_map(|line| line.strip_prefix(name));
     let host = field("host: ").context("rustc tells no host")?;
     let llvm = field("LLVM version: ").context("rustc tells no version of LLVM")?;
     let major = llvm.split('.').next().unwrap_or(llvm);
-    let sysroot = PathBuf::from(rustc(&["--print", "sysroot"])?.trim_end());
+    let sysroot = PathBuf::from(rustc(&["--print", "sysroot"])?);
     let candidates = [
         sysroot.join("lib/rustlib").join(host).join("bin/llvm-profdata"),
         format!("llvm-profdata-{major}").into(),
     ];
-    let works = |program: &PathBuf| {
-        let mut command = Command::new(program);
-        command.arg("--version").stdout(Stdio::null()).status().is_ok_and(|status| status.success())
-    };
+    let works = |program: &PathBuf| output(Command::new(program).arg("--version")).is_ok();
     candidates.into_iter().find(works).with_context(|| {
         format!("llvm-profdata of LLVM {major} is not installed (Debian: apt-get install llvm-{major}; rustup component add llvm-tools)")
     })

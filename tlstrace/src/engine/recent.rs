@@ -10,10 +10,9 @@ use hashbrown::HashTable;
 
 use super::facts::ConnectionId;
 
-/// A note each on the connections that came last.
+/// A note each on the `N` connections that came last.
 #[derive(Debug)]
-pub(crate) struct Recent<V> {
-    capacity: u16,
+pub(crate) struct Recent<V, const N: u16> {
     /// Where in `notes` a connection is.
     places: HashTable<u16>,
     hasher: RandomState,
@@ -23,18 +22,14 @@ pub(crate) struct Recent<V> {
     oldest: u16,
 }
 
-impl<V> Recent<V> {
-    /// Of so many connections at most, but of one.
-    pub(crate) fn new(capacity: u16) -> Self {
-        Self {
-            capacity: capacity.max(1),
-            places: HashTable::new(),
-            hasher: RandomState::default(),
-            notes: Vec::new(),
-            oldest: 0,
-        }
+impl<V, const N: u16> Default for Recent<V, N> {
+    fn default() -> Self {
+        const { assert!(N > 0) };
+        Self { places: HashTable::new(), hasher: RandomState::default(), notes: Vec::new(), oldest: 0 }
     }
+}
 
+impl<V, const N: u16> Recent<V, N> {
     pub(crate) fn get(&self, id: ConnectionId) -> Option<&V> {
         let place = *self.places.find(self.hasher.hash_one(id), |place| self.is_at(*place, id))?;
         self.notes.get(usize::from(place)).map(|(_, note)| note)
@@ -49,7 +44,7 @@ impl<V> Recent<V> {
             return Some(std::mem::replace(known, note));
         }
         let place = match u16::try_from(self.notes.len()) {
-            Ok(next) if next < self.capacity => {
+            Ok(next) if next < N => {
                 self.notes.push((id, note));
                 next
             }
@@ -71,7 +66,7 @@ impl<V> Recent<V> {
     /// Puts a note where the oldest is; returns the place.
     fn replace_oldest(&mut self, note: (ConnectionId, V)) -> u16 {
         let place = self.oldest;
-        self.oldest = (place + 1) % self.capacity;
+        self.oldest = (place + 1) % N;
         if let Some(oldest) = self.notes.get_mut(usize::from(place)) {
             let (forgotten, _) = std::mem::replace(oldest, note);
             let hash = self.hasher.hash_one(forgotten);
@@ -93,7 +88,7 @@ mod tests {
 
     #[test]
     fn the_last_ones_are_known_and_the_oldest_of_them_goes_first() {
-        let mut recent = Recent::new(3);
+        let mut recent = Recent::<_, 3>::default();
         for id in 0..10 {
             assert_eq!(recent.insert(ConnectionId(id), id * 100), None);
             let known: Vec<_> = (0..=id + 1).filter_map(|id| recent.get(ConnectionId(id)).copied()).collect();
@@ -105,7 +100,7 @@ mod tests {
 
     #[test]
     fn who_comes_again_keeps_its_place_in_the_order() {
-        let mut recent = Recent::new(2);
+        let mut recent = Recent::<_, 2>::default();
         assert_eq!(recent.insert(ConnectionId(1), "a"), None);
         assert_eq!(recent.insert(ConnectionId(2), "b"), None);
         assert_eq!(recent.insert(ConnectionId(1), "c"), Some("a"));

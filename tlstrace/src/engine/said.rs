@@ -20,8 +20,8 @@ pub(super) const MAX_SAID: u16 = 16_384;
 pub(super) const MEMORY: Duration = Duration::from_mins(4);
 
 /// The last verdict on each connection.
-#[derive(Debug)]
-pub(super) struct Said(Recent<Last>);
+#[derive(Debug, Default)]
+pub(super) struct Said(Recent<Last, MAX_SAID>);
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Last {
@@ -37,12 +37,6 @@ impl Last {
     /// Whether what was seen when the connection appeared again says more, or is the outcome of another attempt.
     pub(super) fn is_bettered_by(&self, judgement: &Judgement) -> bool {
         judgement.finding.rank() > self.rank || self.was_reset && judgement.rule.id() != self.verdict
-    }
-}
-
-impl Default for Said {
-    fn default() -> Self {
-        Self(Recent::new(MAX_SAID))
     }
 }
 

@@ -56,7 +56,8 @@ pub struct Summary {
     certificates: Certificates,
     latency: Latency,
     timeline: Timeline,
-    revisable: Revisable,
+    /// Last verdicts, for as long as they may be revised.
+    revisable: Recent<Said, MAX_REVISABLE>,
 }
 
 /// How often one verdict was given.
@@ -110,16 +111,6 @@ fn phrases(counts: &[(Cow<'static, str>, u64)]) -> String {
     phrases.join(", ")
 }
 
-/// Last verdicts by connection, for as long as they may be revised.
-#[derive(Debug)]
-struct Revisable(Recent<Said>);
-
-impl Default for Revisable {
-    fn default() -> Self {
-        Self(Recent::new(MAX_REVISABLE))
-    }
-}
-
 /// What was said about a connection.
 #[derive(Clone, Debug)]
 struct Said {
@@ -146,7 +137,7 @@ impl Summary {
         self.first = Some(self.first.map_or(time, |first| first.min(time)));
         self.last = Some(self.last.map_or(time, |last| last.max(time)));
         let said = Said { verdict: Arc::clone(&verdict), class, time };
-        let before = entry.connection.and_then(|id| self.revisable.0.insert(id, said));
+        let before = entry.connection.and_then(|id| self.revisable.insert(id, said));
         if entry.revision > 0
             && let Some(said) = before
         {

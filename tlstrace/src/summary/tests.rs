@@ -136,7 +136,7 @@ fn what_comes_in_masses_is_bounded_and_the_worst_is_kept() {
     assert!(summary.clients().len() <= 4096 && summary.clients().forgotten() > 0);
     assert!(summary.verdicts().len() <= MAX_VERDICTS + 1);
     assert!(summary.certificates().iter().count() <= 1024);
-    assert!(summary.revisable.0.len() <= usize::from(MAX_REVISABLE));
+    assert!(summary.revisable.len() <= usize::from(MAX_REVISABLE));
     assert!(summary.incidents().list().len() <= MAX_VERDICTS + 65);
     let (client, tally) = summary.clients().failing(1)[0];
     assert_eq!((client.to_string(), tally.failures), ("10.8.0.1".to_owned(), 20_000));

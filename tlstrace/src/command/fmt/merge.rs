@@ -35,10 +35,11 @@ pub(super) struct Item {
 }
 
 /// Lines in order.
+#[derive(Default)]
 pub(super) struct Merge {
     waiting: BTreeMap<Place, Item>,
     by_connection: HashMap<ConnectionId, Place>,
-    printed: Recent<String>,
+    printed: Recent<String, MAX_PRINTED>,
     count: u64,
     /// Lines on connections that have another.
     pub(super) duplicates: u64,
@@ -46,18 +47,6 @@ pub(super) struct Merge {
 
 /// When, and in which order of reading.
 type Place = (Timestamp, u64);
-
-impl Default for Merge {
-    fn default() -> Self {
-        Self {
-            waiting: BTreeMap::new(),
-            by_connection: HashMap::new(),
-            printed: Recent::new(MAX_PRINTED),
-            count: 0,
-            duplicates: 0,
-        }
-    }
-}
 
 impl Merge {
     /// Takes a line.
