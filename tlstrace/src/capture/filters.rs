@@ -11,12 +11,11 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use anyhow::Context as _;
 use aya::programs::tc::{SchedClassifierLink, TcHandle};
 use aya::programs::{Link as _, SchedClassifier, TcAttachType};
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcMessage, TcOption};
 use tlstrace_common::symbols;
 
+use super::errno;
 use super::interfaces::Interface;
-use super::{errno, netlink};
+use super::rtnetlink::{self, Attributes, Filter};
 
 /// Both hooks of an interface.
 pub const DIRECTIONS: [TcAttachType; 2] = [TcAttachType::Ingress, TcAttachType::Egress];
@@ -126,13 +125,11 @@ pub(super) fn list(interface: u32, direction: TcAttachType) -> io::Result<Vec<Li
         TcAttachType::Egress => 0xffff_fff3,
         TcAttachType::Custom(parent) => parent,
     };
-    let index = i32::try_from(interface).map_err(io::Error::other)?;
-    let mut request = TcMessage::with_index(index);
-    request.header.parent = parent.into();
-    let messages = netlink::dump(RouteNetlinkMessage::GetTrafficFilter(request))?;
-    let filters = messages.into_iter().filter_map(|message| match message {
-        RouteNetlinkMessage::NewTrafficFilter(filter) => listed(interface, direction, &filter),
-        _ => None,
+    let request = Filter { index: interface, parent, ..Filter::default() };
+    let answer = rtnetlink::dump(&request)?;
+    let filters = answer.iter().filter_map(|message| {
+        let (header, attributes) = message.read()?;
+        listed(interface, direction, &header, attributes)
     });
     Ok(filters.collect())
 }
@@ -240,37 +237,30 @@ fn judge(interface: &Interface, filter: &Listed, is_to_remove: bool) -> anyhow::
     Ok(Fate::Removed)
 }
 
-fn listed(interface: u32, direction: TcAttachType, filter: &TcMessage) -> Option<Listed> {
-    let kind = filter.attributes.iter().find_map(|attribute| match attribute {
-        TcAttribute::Kind(kind) => Some(kind.clone()),
-        _ => None,
-    })?;
-    let handle = TcHandle::new(filter.header.handle.major, filter.header.handle.minor);
+fn listed(
+    interface: u32,
+    direction: TcAttachType,
+    filter: &Filter,
+    attributes: Attributes<'_>,
+) -> Option<Listed> {
+    /// `linux/pkt_cls.h`.
+    const TCA_BPF_NAME: u16 = 7;
+    const TCA_BPF_ID: u16 = 11;
+
+    let kind = attributes.string(libc::TCA_KIND)?;
     // Some kinds list their table beside the entries in it.
-    if u32::from(handle) == 0 {
+    if filter.handle == 0 {
         return None;
     }
+    let handle = TcHandle::from(filter.handle);
     // The lower half is the protocol.
-    let priority = u16::try_from(filter.header.info >> 16).ok()?;
+    let priority = u16::try_from(filter.info >> 16).ok()?;
     let place = Place { interface, direction, priority, handle };
-    let options = filter.attributes.iter().find_map(|attribute| match attribute {
-        TcAttribute::Options(options) => Some(options),
-        _ => None,
+    // Other kinds have other options.
+    let bpf = attributes.nested(libc::TCA_OPTIONS).filter(|_| kind == BPF);
+    let program = bpf.and_then(|bpf| {
+        let name = bpf.string(TCA_BPF_NAME).unwrap_or_default();
+        Some(Program { id: bpf.value(TCA_BPF_ID)?, name })
     });
-    let bpf = || {
-        options.into_iter().flatten().filter_map(|option| match option {
-            TcOption::Bpf(bpf) => Some(bpf),
-            _ => None,
-        })
-    };
-    let id = bpf().find_map(|option| match option {
-        TcFilterBpfOption::ProgId(id) => Some(*id),
-        _ => None,
-    });
-    let name = bpf().find_map(|option| match option {
-        TcFilterBpfOption::ProgName(name) => Some(name.clone()),
-        _ => None,
-    });
-    let program = id.map(|id| Program { id, name: name.unwrap_or_default() });
     Some(Listed { place, kind, program })
 }

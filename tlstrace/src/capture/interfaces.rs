@@ -6,15 +6,11 @@ use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fmt;
 
-use anyhow::Context as _;
-use netlink_packet_route::link::{
-    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
-};
-use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteType};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-
-use super::netlink::{self, Subscription};
+use super::netlink::Subscription;
+use super::rtnetlink::{self, Attributes, Link, Message, Route};
 use crate::cli::glob::Glob;
+use anyhow::Context as _;
+use zerocopy::FromBytes;
 
 /// A network interface as it was when it was looked at.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -93,15 +89,8 @@ pub enum Change {
 
 /// All interfaces, in the order of their indices.
 pub fn list() -> anyhow::Result<Vec<Interface>> {
-    let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
-    let links = netlink::dump(request).context("cannot list the network interfaces")?;
-    let mut interfaces: Vec<_> = links
-        .into_iter()
-        .filter_map(|message| match message {
-            RouteNetlinkMessage::NewLink(link) => interface(&link),
-            _ => None,
-        })
-        .collect();
+    let links = rtnetlink::dump(&Link::default()).context("cannot list the network interfaces")?;
+    let mut interfaces: Vec<_> = links.iter().filter_map(interface).collect();
     interfaces.sort_by_key(|interface| interface.index);
     Ok(interfaces)
 }
@@ -172,27 +161,22 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// `RTNLGRP_LINK` of linux/rtnetlink.h.
-    const LINKS: u32 = 1;
-
     /// Begins to listen; needs a tokio runtime around it.
     pub fn start() -> anyhow::Result<Self> {
-        let subscription = Subscription::join(Self::LINKS).context("cannot listen for interface changes")?;
+        let subscription = rtnetlink::follow_links().context("cannot listen for interface changes")?;
         Ok(Self { subscription })
     }
 
     /// Waits for the next changes. An error means that some were missed.
     pub async fn changes(&mut self) -> std::io::Result<Vec<Change>> {
-        let messages = self.subscription.next().await?;
-        let changes = messages.into_iter().filter_map(|message| match message {
-            RouteNetlinkMessage::NewLink(link) => interface(&link).map(Change::Present),
+        let messages = self.subscription.next::<Message>().await?;
+        let gone = |message: &Message| {
+            let (link, _) = message.read_gone::<Link>()?;
             // A port that leaves its bridge is a DELLINK of the bridge's family: the interface lives on.
-            RouteNetlinkMessage::DelLink(link) if link.header.interface_family == AddressFamily::Unspec => {
-                Some(Change::Gone { index: link.header.index })
-            }
-            _ => None,
-        });
-        Ok(changes.collect())
+            is_of_no_family(&link).then_some(Change::Gone { index: link.index })
+        };
+        let change = |message| interface(message).map(Change::Present).or_else(|| gone(message));
+        Ok(messages.iter().filter_map(change).collect())
     }
 }
 
@@ -233,56 +217,48 @@ fn names(interfaces: &[Interface]) -> Vec<String> {
     interfaces.iter().map(|interface| interface.name.clone()).collect()
 }
 
-fn interface(link: &LinkMessage) -> Option<Interface> {
+fn interface(message: &Message) -> Option<Interface> {
+    /// `linux/if_link.h`.
+    const IFLA_XDP_ATTACHED: u16 = 2;
+
+    let (link, attributes) = message.read::<Link>()?;
     // Bridges send messages of their own family about their ports, in another form.
-    if link.header.interface_family != AddressFamily::Unspec {
+    if !is_of_no_family(&link) {
         return None;
     }
-    let name = link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::IfName(name) => Some(name.clone()),
-        _ => None,
-    })?;
+    let xdp = attributes.nested(libc::IFLA_XDP).and_then(|xdp| xdp.value::<u8>(IFLA_XDP_ATTACHED));
+    // `struct rtnl_link_stats64` begins with the packets received and sent.
+    let [received, sent] = attributes.value::<[u64; 2]>(libc::IFLA_STATS64).unwrap_or_default();
     Some(Interface {
-        index: link.header.index,
-        name,
-        is_up: link.header.flags.contains(LinkFlags::Up),
-        link: link_layer(u16::from(link.header.link_layer_type)),
-        kind: kind(link),
-        has_xdp: link.attributes.iter().any(|attribute| match attribute {
-            LinkAttribute::Xdp(xdp) => xdp
-                .iter()
-                .any(|xdp| matches!(xdp, LinkXdp::Attached(attached) if *attached != XdpAttached::None)),
-            _ => false,
-        }),
-        packets: link
-            .attributes
-            .iter()
-            .find_map(|attribute| match attribute {
-                LinkAttribute::Stats64(stats) => Some(stats.rx_packets.wrapping_add(stats.tx_packets)),
-                _ => None,
-            })
-            .unwrap_or(0),
+        index: link.index,
+        name: attributes.string(libc::IFLA_IFNAME)?,
+        is_up: has(&link, libc::IFF_UP),
+        link: link_layer(link.link_layer),
+        kind: kind(&link, attributes),
+        has_xdp: xdp.is_some_and(|attached| attached != 0),
+        packets: received.wrapping_add(sent),
     })
 }
 
-fn kind(link: &LinkMessage) -> Kind {
-    if link.header.flags.contains(LinkFlags::Loopback) {
+fn is_of_no_family(link: &Link) -> bool {
+    i32::from(link.family) == libc::AF_UNSPEC
+}
+
+/// Whether it has that flag, an `IFF_` bit.
+fn has(link: &Link, flag: libc::c_int) -> bool {
+    link.flags & flag.cast_unsigned() != 0
+}
+
+fn kind(link: &Link, attributes: Attributes<'_>) -> Kind {
+    if has(link, libc::IFF_LOOPBACK) {
         return Kind::Loopback;
     }
-    let kind = link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::LinkInfo(info) => info.iter().find_map(|info| match info {
-            LinkInfo::Kind(kind) => Some(kind),
-            _ => None,
-        }),
-        _ => None,
-    });
-    let is_elsewhere =
-        link.attributes.iter().any(|attribute| matches!(attribute, LinkAttribute::LinkNetNsId(_)));
+    let kind = attributes.nested(libc::IFLA_LINKINFO).and_then(|info| info.string(libc::IFLA_INFO_KIND));
     match kind {
         None => Kind::Device,
-        Some(InfoKind::Veth) if is_elsewhere => Kind::VethToNamespace,
-        Some(InfoKind::Veth) => Kind::Veth,
-        Some(other) => Kind::Software(other.to_string()),
+        Some(kind) if kind != "veth" => Kind::Software(kind),
+        Some(_) if attributes.bytes(libc::IFLA_LINK_NETNSID).is_some() => Kind::VethToNamespace,
+        Some(_) => Kind::Veth,
     }
 }
 
@@ -300,28 +276,34 @@ fn link_layer(arphrd: u16) -> LinkLayer {
     }
 }
 
+/// One of several gateways of a route: `struct rtnexthop` of linux/rtnetlink.h. Attributes follow.
+#[derive(FromBytes)]
+#[repr(C)]
+struct NextHop {
+    /// With the attributes.
+    length: u16,
+    flags: u8,
+    weight: u8,
+    index: u32,
+}
+
 /// Indices of the interfaces that a default route of any table leads to, loopback excepted.
 fn default_route_carriers() -> std::io::Result<BTreeSet<u32>> {
     let mut carriers = BTreeSet::new();
-    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-        let mut request = RouteMessage::default();
-        request.header.address_family = family;
-        for message in netlink::dump(RouteNetlinkMessage::GetRoute(request))? {
-            let RouteNetlinkMessage::NewRoute(route) = message else { continue };
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        let family = u8::try_from(family).map_err(std::io::Error::other)?;
+        for message in rtnetlink::dump(&Route { family, ..Route::default() })? {
+            let Some((route, attributes)) = message.read::<Route>() else { continue };
             // An unreachable default route (IPv6 has one on lo) carries nothing.
-            if route.header.destination_prefix_length != 0 || route.header.kind != RouteType::Unicast {
+            if route.destination_len != 0 || route.kind != libc::RTN_UNICAST {
                 continue;
             }
-            for attribute in &route.attributes {
-                match attribute {
-                    RouteAttribute::Oif(index) => {
-                        carriers.insert(*index);
-                    }
-                    RouteAttribute::MultiPath(hops) => {
-                        carriers.extend(hops.iter().map(|hop| hop.interface_index));
-                    }
-                    _ => {}
-                }
+            carriers.extend(attributes.value::<u32>(libc::RTA_OIF));
+            let mut hops = attributes.bytes(libc::RTA_MULTIPATH).unwrap_or_default();
+            while let Ok((hop, _)) = NextHop::read_from_prefix(hops) {
+                carriers.insert(hop.index);
+                let length = usize::from(hop.length).max(size_of::<NextHop>()).next_multiple_of(4);
+                hops = hops.get(length..).unwrap_or_default();
             }
         }
     }

@@ -3,9 +3,7 @@
 use std::io;
 
 use super::netlink::Subscription;
-
-/// `RTNLGRP_LINK` of linux/rtnetlink.h.
-const LINKS: u32 = 1;
+use super::rtnetlink::{self, Message};
 
 /// Tells that something changed, not what.
 pub struct LinkChanges(Subscription);
@@ -13,12 +11,12 @@ pub struct LinkChanges(Subscription);
 impl LinkChanges {
     /// Listens from now on; needs a tokio runtime around it.
     pub fn listen() -> io::Result<Self> {
-        Subscription::join(LINKS).map(Self)
+        rtnetlink::follow_links().map(Self)
     }
 
     /// Waits for the next change.
     pub async fn next(&mut self) {
         // If messages were lost (`ENOBUFS`), something has changed all the more.
-        let _ = self.0.next().await;
+        let _ = self.0.next::<Message>().await;
     }
 }

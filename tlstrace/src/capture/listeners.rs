@@ -31,7 +31,7 @@ pub fn list() -> anyhow::Result<Vec<ListeningSocket>> {
             states: StateFlags::LISTEN,
             socket_id,
         });
-        let answer = netlink::dump_from(NETLINK_SOCK_DIAG, request);
+        let answer = netlink::dump(NETLINK_SOCK_DIAG, request);
         let answer = answer.context("cannot list the sockets that listen")?;
         found.extend(answer.into_iter().filter_map(|message| match message {
             SockDiagMessage::InetResponse(socket) => {

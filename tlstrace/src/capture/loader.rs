@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::io::Read as _;
 use std::{fmt, fs};
 
 use anyhow::Context as _;
@@ -10,6 +11,7 @@ use aya::programs::raw_trace_point::RawTracePointLink;
 use aya::programs::{Program, ProgramError, ProgramFd, RawTracePoint, SchedClassifier, SocketFilter};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
+use flate2::read::ZlibDecoder;
 use rustix::thread::CapabilitySet;
 use tlstrace_common::config::{Control, Layout};
 use tlstrace_common::symbols;
@@ -20,11 +22,8 @@ use super::filters::Claim;
 use super::privilege::Privilege;
 use super::{Unavailable, errno};
 
-/// The BPF programs, compiled from `tlstrace-ebpf` and committed (`cargo xtask ebpf`).
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../tlstrace-ebpf/object/tlstrace.bpf.o"
-));
+/// The BPF programs, as `build.rs` compresses them.
+static COMPRESSED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tlstrace.bpf.o.z"));
 
 /// The loaded object: its programs.
 pub(super) struct Programs {
@@ -58,6 +57,8 @@ pub(super) fn load(
     // What is below the level costs the programs nothing: the verifier removes it.
     let level = log::max_level() as u8;
     let (by, ports) = choice.globals();
+    let mut object = Vec::new();
+    ZlibDecoder::new(COMPRESSED).read_to_end(&mut object).context("the BPF object is broken")?;
     let mut loader = EbpfLoader::new();
     choice.size(&mut loader);
     let mut ebpf = loader
@@ -66,7 +67,7 @@ pub(super) fn load(
         .override_global(symbols::LAYOUT, layout, true)
         .override_global(symbols::CHOICE, &by, true)
         .override_global(symbols::PORTS, &ports, true)
-        .load(OBJECT)
+        .load(&object)
         .map_err(|error| refused(error, "create its BPF maps", &privilege))?;
     choice.fill(&mut ebpf)?;
     let maps = Maps {

@@ -24,6 +24,7 @@ pub mod priority;
 pub mod privilege;
 mod resets;
 pub mod ring;
+mod rtnetlink;
 pub mod trial;
 pub mod turnover;
 

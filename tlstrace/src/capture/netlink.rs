@@ -1,4 +1,4 @@
-//! Just enough of netlink (netlink(7)): dumps, and rtnetlink's multicast messages about links.
+//! Just enough of netlink (netlink(7)): dumps, and multicast messages.
 
 use std::io;
 use std::marker::PhantomData;
@@ -8,8 +8,6 @@ use netlink_packet_core::{
     NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable, NetlinkHeader, NetlinkMessage,
     NetlinkPayload, NetlinkSerializable,
 };
-use netlink_packet_route::RouteNetlinkMessage;
-use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
 use tokio::io::unix::AsyncFd;
 
@@ -18,13 +16,9 @@ use super::pollable;
 /// The kernel sends dumps in datagrams of at most 32 KiB (`netlink_dump`).
 const DATAGRAM: usize = 64 * 1024;
 
-/// Asks rtnetlink for everything that matches `request`, in the calling thread's network namespace.
-pub(super) fn dump(request: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
-    dump_from(NETLINK_ROUTE, request)
-}
-
-/// The same of the part of the kernel that listens to `protocol` (a `NETLINK_` number).
-pub(super) fn dump_from<M>(protocol: isize, request: M) -> io::Result<Vec<M>>
+/// Asks the part of the kernel that listens to `protocol` (a `NETLINK_` number) for everything that matches `request`,
+/// in the calling thread's network namespace.
+pub(super) fn dump<M>(protocol: isize, request: M) -> io::Result<Vec<M>>
 where
     M: NetlinkSerializable + NetlinkDeserializable,
     NetlinkPayload<M>: From<M>,
@@ -56,16 +50,16 @@ where
     }
 }
 
-/// Messages about links that come, change and go.
+/// What is said to everybody who listens.
 pub(super) struct Subscription {
     socket: AsyncFd<Socket>,
     buffer: BytesMut,
 }
 
 impl Subscription {
-    /// Joins `group` (an `RTNLGRP_` number); needs a tokio runtime around it.
-    pub(super) fn join(group: u32) -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
+    /// Joins `group` of `protocol` (a `NETLINK_` number); needs a tokio runtime around it.
+    pub(super) fn join(protocol: isize, group: u32) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;
         socket.add_membership(group)?;
         socket.set_non_blocking(true)?;
@@ -73,7 +67,7 @@ impl Subscription {
     }
 
     /// Waits for the next datagram. `ENOBUFS` says that some were lost: ask for everything again.
-    pub(super) async fn next(&mut self) -> io::Result<Vec<RouteNetlinkMessage>> {
+    pub(super) async fn next<M: NetlinkDeserializable>(&mut self) -> io::Result<Vec<M>> {
         let Self { socket, buffer } = self;
         loop {
             let mut guard = socket.readable().await?;
