@@ -298,13 +298,7 @@ fn default_route_carriers() -> std::io::Result<BTreeSet<u32>> {
             if route.destination_len != 0 || route.kind != libc::RTN_UNICAST {
                 continue;
             }
-            carriers.extend(attributes.value::<u32>(libc::RTA_OIF));
-            let mut hops = attributes.bytes(libc::RTA_MULTIPATH).unwrap_or_default();
-            while let Ok((hop, _)) = NextHop::read_from_prefix(hops) {
-                carriers.insert(hop.index);
-                let length = usize::from(hop.length).max(size_of::<NextHop>()).next_multiple_of(4);
-                hops = hops.get(length..).unwrap_or_default();
-            }
+            carriers.extend(leads_to(attributes));
         }
     }
     // Loopback has index 1 in every network namespace (net/core/dev.h: LOOPBACK_IFINDEX).
@@ -312,9 +306,22 @@ fn default_route_carriers() -> std::io::Result<BTreeSet<u32>> {
     Ok(carriers)
 }
 
+/// Indices of the interfaces of a route: one, or one for each gateway.
+fn leads_to(route: Attributes<'_>) -> Vec<u32> {
+    let mut indices = Vec::from_iter(route.value::<u32>(libc::RTA_OIF));
+    let mut hops = route.bytes(libc::RTA_MULTIPATH).unwrap_or_default();
+    while let Ok((hop, _)) = NextHop::read_from_prefix(hops) {
+        indices.push(hop.index);
+        let length = usize::from(hop.length).max(size_of::<NextHop>()).next_multiple_of(4);
+        hops = hops.get(length..).unwrap_or_default();
+    }
+    indices
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capture::rtnetlink::tests::attribute;
 
     fn present() -> Vec<Interface> {
         let named = |(index, name): (u32, &str)| Interface {
@@ -380,5 +387,21 @@ mod tests {
     #[test]
     fn loopback_never_counts_as_carrying_the_default_route() {
         assert!(!default_route_carriers().unwrap().contains(&1));
+    }
+
+    #[test]
+    fn a_route_of_several_gateways_leads_to_the_interface_of_each() {
+        let hop = |index: u8, attributes: &[u8]| {
+            let length = u8::try_from(8 + attributes.len()).unwrap();
+            [&[length, 0, 0, 0, index, 0, 0, 0], attributes].concat()
+        };
+        let gateway = attribute(libc::RTA_GATEWAY, &[10, 0, 0, 1]);
+        let hops = [hop(7, &gateway), hop(9, &[])].concat();
+        let several = attribute(libc::RTA_MULTIPATH, &hops);
+        let one = attribute(libc::RTA_OIF, &[3, 0, 0, 0]);
+        assert_eq!(leads_to(Attributes::of(&one)), [3]);
+        assert_eq!(leads_to(Attributes::of(&several)), [7, 9]);
+        let lying = attribute(libc::RTA_MULTIPATH, &[0, 0, 0, 0, 7, 0, 0, 0, 255]);
+        assert_eq!(leads_to(Attributes::of(&lying)), [7], "a hop that has no length, and half of one");
     }
 }
