@@ -9,6 +9,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use nix::sys::socket::{setsockopt, sockopt};
 use rustls::{ALL_VERSIONS, StreamOwned};
 use serde_json::Value;
 use tlstrace::capture::file::CaptureReader;
@@ -175,6 +176,10 @@ fn what_passes_is_bit_identical_with_and_without_tlstrace() {
             assert_eq!(tls.read(&mut answer).unwrap(), 0, "the server closes too");
             // Its FIN, too: acknowledged later than the last datagram, that would be one packet more on one side.
             assert_eq!(tls.sock.read(&mut answer).unwrap(), 0);
+            // And ours: closing waits for its acknowledgement. On a busy machine it would else be sent again, after
+            // one recording has ended and before the other has.
+            let patience = libc::linger { l_onoff: 1, l_linger: 60 };
+            setsockopt(&tls.sock, sockopt::Linger, &patience).unwrap();
             drop(tls);
             datagrams.send_to(b"the end", (server, Recorder::END)).unwrap();
             let (sent, received) = (sent.stop(), received.stop());

@@ -96,7 +96,7 @@ impl Session {
         self.openssl(&["-servername", NAME, "-tls1_2"]);
         self.openssl(&["-noservername"]);
         self.openssl(&["-servername", NAME, "-alpn", "h2,http/1.1", "-status"]);
-        let ticket = scratch("ticket", self.live.family);
+        let ticket = scratch("ticket");
         let ticket = ticket.to_str().unwrap();
         self.openssl(&["-servername", NAME, "-tls1_2", "-sess_out", ticket]);
         self.openssl(&["-servername", NAME, "-tls1_2", "-sess_in", ticket]);
@@ -322,9 +322,9 @@ impl Session {
 }
 
 impl Session {
-    fn start(family: Family, witness: impl FnOnce(&Pair, Family) -> Witness) -> Self {
+    fn start(family: Family, witness: impl FnOnce(&Pair) -> Witness) -> Self {
         let pair = Pair::new().unwrap();
-        let witness = witness(&pair, family);
+        let witness = witness(&pair);
         // A file knows no processes.
         Self { live: Live::on(pair, family, &["--numeric"]), witness }
     }
@@ -382,12 +382,12 @@ impl Session {
 }
 
 impl Witness {
-    fn recorder(pair: &Pair, family: Family) -> Self {
-        let recording = scratch("pcap", family);
+    fn recorder(pair: &Pair) -> Self {
+        let recording = scratch("pcap");
         Self::Recorder { tcpdump: record(pair, &recording), recording }
     }
 
-    fn tap(pair: &Pair, _: Family) -> Self {
+    fn tap(pair: &Pair) -> Self {
         Self::Tap(watch_json(
             &pair.server,
             &["-i", Pair::SERVER_INTERFACE, "--attach", "packet", "--numeric"],
@@ -461,9 +461,10 @@ fn record(pair: &Pair, file: &Path) -> Process {
     tcpdump
 }
 
-/// A file of this test only, overwritten if an earlier run has left it.
-fn scratch(what: &str, family: Family) -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("live_replay.{family:?}.{what}"))
+/// A file of this test only, each of which has a thread.
+fn scratch(what: &str) -> PathBuf {
+    let thread = thread::current().id();
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("live_replay.{thread:?}.{what}"))
 }
 
 /// Longer than what leaves the kernel of it.
