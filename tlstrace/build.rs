@@ -19,7 +19,7 @@ fn main() -> Result<()> {
     let folder = PathBuf::from(env::var_os("OUT_DIR").context("cargo says no OUT_DIR")?);
     let compressed = File::create(folder.join("tlstrace.bpf.o.z"))?;
     let mut encoder = ZlibEncoder::new(compressed, Compression::best());
-    io::copy(&mut &object[..], &mut encoder)?;
+    encoder.write_all(&object)?;
     encoder.finish()?;
 
     // Two bits or so for each pointer instead of 24 bytes. A static program relocates itself; a dynamic one would

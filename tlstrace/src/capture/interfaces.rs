@@ -6,11 +6,12 @@ use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fmt;
 
+use anyhow::Context as _;
+use zerocopy::FromBytes;
+
 use super::netlink::Subscription;
 use super::rtnetlink::{self, Attributes, Link, Message, Route};
 use crate::cli::glob::Glob;
-use anyhow::Context as _;
-use zerocopy::FromBytes;
 
 /// A network interface as it was when it was looked at.
 #[derive(Clone, Debug, Eq, PartialEq)]
