@@ -1,13 +1,17 @@
 //! Output that never makes its producer wait: a bounded queue, and a thread that writes.
 //!
 //! A live trace must go on draining the ring while its reader is paused, slow, or a full disk. What finds no room
-//! in the queue is dropped as a whole and counted.
+//! in the queue is dropped as a whole and counted. What a pipe takes at once is written without the thread: to wake it
+//! and to put it to sleep again took a third of a quiet trace's CPU time.
 
 use std::collections::VecDeque;
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, IoSlice, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
+
+use rustix::io::{Errno, ReadWriteFlags, pwritev2};
 
 /// Bytes that may wait for a slow reader: seconds of output under heavy load. The thread holds as many again.
 pub const CAPACITY: usize = 8 << 20;
@@ -28,6 +32,8 @@ pub struct Outlet {
     capacity: usize,
     /// What was written since the last flush: the lock is the thread's as much as ours.
     unflushed: Batch,
+    /// Where the thread writes to, as long as that can be written to without waiting.
+    shortcut: Option<File>,
 }
 
 /// The other handle of an [`Outlet`].
@@ -62,6 +68,8 @@ struct State {
     /// Grows with every write.
     writes: u64,
     lost: Lost,
+    /// An error has cut off the last message that went out.
+    is_cut: bool,
     is_closed: bool,
     is_ending: bool,
     /// Somebody waits for what is queued to be written: else there is nobody to wake, which takes a system call.
@@ -72,8 +80,12 @@ struct State {
 #[derive(Debug, Default)]
 struct Batch {
     bytes: Vec<u8>,
-    /// Where each message ends.
+    /// How many of the bytes are written.
+    written: usize,
+    /// Where each message ends that is not written, or not as a whole.
     ends: VecDeque<usize>,
+    /// The first of these is written in part.
+    is_begun: bool,
 }
 
 impl Outlet {
@@ -82,9 +94,22 @@ impl Outlet {
         Self::with_capacity(CAPACITY, out)
     }
 
+    /// As [`Outlet::new`], and past the thread what `file` takes without waiting: a pipe does since Linux 6.5
+    /// (commit afed6271f5b0), most files on disks and terminals do not.
+    pub fn to_file(file: File) -> io::Result<Self> {
+        Self::to_file_with_capacity(CAPACITY, file)
+    }
+
     /// As [`Outlet::new`], with room for so many bytes.
     pub fn with_capacity(capacity: usize, out: impl Write + Send + 'static) -> io::Result<Self> {
         Self::made_by(capacity, || out)
+    }
+
+    fn to_file_with_capacity(capacity: usize, file: File) -> io::Result<Self> {
+        let shortcut = file.try_clone()?;
+        let mut outlet = Self::with_capacity(capacity, file)?;
+        outlet.shortcut = Some(shortcut);
+        Ok(outlet)
     }
 
     /// As [`Outlet::with_capacity`], to what the thread that writes has made for itself at once.
@@ -93,7 +118,7 @@ impl Outlet {
         let of_thread = Arc::clone(&shared);
         let thread = thread::Builder::new().name("output".to_owned());
         thread.spawn(move || of_thread.write_all_to(&mut make()))?;
-        Ok(Self { shared, capacity, unflushed: Batch::default() })
+        Ok(Self { shared, capacity, unflushed: Batch::default(), shortcut: None })
     }
 
     /// To ask what was lost while something else writes.
@@ -138,11 +163,25 @@ impl Monitor {
 }
 
 impl Outlet {
-    /// Queues what was written; what finds no room is lost.
+    /// Writes or queues what there is; what finds no room is lost.
     fn hand_over(&mut self) -> io::Result<MutexGuard<'_, State>> {
         let mut state = self.shared.lock();
         if state.is_closed {
             return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        // The thread has nothing to write, and gets nothing while we hold the lock: the order stays.
+        if state.is_idle()
+            && !state.is_cut
+            && let Some(file) = &self.shortcut
+            && !self.unflushed.rest().is_empty()
+        {
+            let bytes = IoSlice::new(self.unflushed.rest());
+            match pwritev2(file, &[bytes], u64::MAX, ReadWriteFlags::NOWAIT) {
+                Ok(len) => _ = self.unflushed.advance(len),
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                // The file does not know the flag, or the thread meets the error again and tells it.
+                Err(_) => self.shortcut = None,
+            }
         }
         let no_room = state.queue.append(&mut self.unflushed, self.capacity);
         state.lost.no_room += no_room;
@@ -161,7 +200,7 @@ impl Write for Outlet {
 
     fn flush(&mut self) -> io::Result<()> {
         let state = self.hand_over()?;
-        let is_thread_idle = state.in_hand == 0 && !state.queue.bytes.is_empty();
+        let is_thread_idle = state.in_hand == 0 && !state.queue.is_empty();
         // The thread wants the lock as soon as it wakes.
         drop(state);
         if is_thread_idle {
@@ -188,7 +227,6 @@ impl Shared {
     /// The thread: takes what is queued and writes it.
     fn write_all_to(&self, out: &mut dyn Write) {
         let mut batch = Batch::default();
-        let mut is_in_message = false;
         loop {
             batch.clear();
             let mut state = self.lock();
@@ -196,21 +234,23 @@ impl Shared {
             if state.is_awaited {
                 self.changed.notify_all();
             }
-            let idle = |state: &mut State| state.queue.bytes.is_empty() && !state.is_ending;
+            let idle = |state: &mut State| state.queue.is_empty() && !state.is_ending;
             state = self.changed.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner);
-            if state.queue.bytes.is_empty() {
+            if state.queue.is_empty() {
                 return;
             }
             std::mem::swap(&mut state.queue, &mut batch);
             state.in_hand = batch.ends.len() as u64;
+            let mut is_cut = std::mem::take(&mut state.is_cut);
             drop(state);
-            if let Err(error) = self.write(&mut batch, out, &mut is_in_message) {
+            if let Err(error) = self.write(&mut batch, out, &mut is_cut) {
                 let mut state = self.lock();
                 if error.kind() == io::ErrorKind::BrokenPipe {
                     state.is_closed = true;
                     self.changed.notify_all();
                     return;
                 }
+                state.is_cut = is_cut || batch.is_begun;
                 state.lost.failed += batch.ends.len() as u64;
                 state.lost.error = Some(error.to_string());
             }
@@ -218,29 +258,19 @@ impl Shared {
     }
 
     /// Writes a batch; after an error, what is left of it was not written.
-    fn write(&self, batch: &mut Batch, out: &mut dyn Write, is_in_message: &mut bool) -> io::Result<()> {
+    fn write(&self, batch: &mut Batch, out: &mut dyn Write, is_cut: &mut bool) -> io::Result<()> {
         // What an earlier error cut off must not swallow the message behind it.
-        if *is_in_message {
+        if *is_cut {
             out.write_all(b"\n")?;
-            *is_in_message = false;
+            *is_cut = false;
         }
-        let mut written = 0;
-        while let Some(rest) = batch.bytes.get(written..).filter(|rest| !rest.is_empty()) {
-            match out.write(rest.get(..MOST_AT_ONCE).unwrap_or(rest)) {
+        while !batch.is_empty() {
+            let rest = batch.rest();
+            let done = match out.write(rest.get(..MOST_AT_ONCE).unwrap_or(rest)) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(len) => written += len,
+                Ok(len) => batch.advance(len),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
-            }
-            let mut done = 0;
-            let mut message_begins = 0;
-            while batch.ends.front().is_some_and(|end| *end <= written) {
-                message_begins = batch.ends.pop_front().unwrap_or(0);
-                done += 1;
-            }
-            *is_in_message = match done {
-                0 => true,
-                _ => message_begins < written,
             };
             let mut state = self.lock();
             state.in_hand = state.in_hand.saturating_sub(done);
@@ -255,7 +285,7 @@ impl Shared {
 
 impl State {
     fn is_idle(&self) -> bool {
-        self.queue.bytes.is_empty() && self.in_hand == 0
+        self.queue.is_empty() && self.in_hand == 0
     }
 }
 
@@ -265,19 +295,41 @@ impl Batch {
         self.ends.push_back(self.bytes.len());
     }
 
+    fn is_empty(&self) -> bool {
+        self.rest().is_empty()
+    }
+
+    /// What is not written.
+    fn rest(&self) -> &[u8] {
+        self.bytes.get(self.written..).unwrap_or_default()
+    }
+
+    /// Notes that so many bytes more are written; says how many messages that ends.
+    fn advance(&mut self, len: usize) -> u64 {
+        self.written += len;
+        self.is_begun |= len > 0;
+        let mut done = 0;
+        while let Some(&end) = self.ends.front().filter(|end| **end <= self.written) {
+            self.ends.pop_front();
+            self.is_begun = end < self.written;
+            done += 1;
+        }
+        done
+    }
+
     /// Takes the messages of another batch, which is empty then, as long as no more than so many bytes are together.
-    /// Returns how many were too many.
+    /// Returns how many were too many. A message that is begun must be the first, and all with it is taken.
     fn append(&mut self, other: &mut Self, capacity: usize) -> u64 {
-        if self.bytes.is_empty() && other.bytes.len() <= capacity {
+        if self.is_empty() && (other.is_begun || other.rest().len() <= capacity) {
             std::mem::swap(self, other);
             other.clear();
             return 0;
         }
-        let mut begin = 0;
+        let mut begin = other.written;
         let mut no_room = 0;
         for &end in &other.ends {
             let message = other.bytes.get(begin..end).unwrap_or_default();
-            if self.bytes.len() + message.len() > capacity {
+            if self.rest().len() + message.len() > capacity {
                 no_room += 1;
             } else {
                 self.push(message);
@@ -294,12 +346,15 @@ impl Batch {
         }
         self.bytes.clear();
         self.ends.clear();
+        self.written = 0;
+        self.is_begun = false;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::{BufRead as _, BufReader, Read as _};
+    use std::os::fd::OwnedFd;
 
     use super::*;
 
@@ -309,24 +364,68 @@ mod tests {
         line
     };
 
+    /// An outlet to a pipe by its thread only, and one that goes past the thread.
+    fn to_pipes(capacity: usize) -> [(Outlet, io::PipeReader); 2] {
+        let [(to_thread, by_thread), (to_file, past_thread)] = [io::pipe().unwrap(), io::pipe().unwrap()];
+        let file = File::from(OwnedFd::from(past_thread));
+        [
+            (Outlet::with_capacity(capacity, by_thread).unwrap(), to_thread),
+            (Outlet::to_file_with_capacity(capacity, file).unwrap(), to_file),
+        ]
+    }
+
+    #[test]
+    fn what_a_pipe_takes_at_once_is_in_it_when_the_flush_returns() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        if pwritev2(&writer, &[IoSlice::new(b"-")], u64::MAX, ReadWriteFlags::NOWAIT).is_err() {
+            return; // Before Linux 6.5.
+        }
+        let mut outlet = Outlet::to_file(File::from(OwnedFd::from(writer))).unwrap();
+        outlet.write_all(b"one\n").unwrap();
+        outlet.write_all(b"two\n").unwrap();
+        rustix::io::ioctl_fionbio(&reader, true).unwrap();
+        let mut bytes = [0; 16];
+        assert_eq!(reader.read(&mut bytes).unwrap(), 1, "nothing before the flush");
+        outlet.flush().unwrap();
+        let len = reader.read(&mut bytes).unwrap();
+        assert_eq!(&bytes[..len], b"one\ntwo\n");
+    }
+
+    #[test]
+    fn a_message_that_fits_into_the_pipe_in_part_comes_whole_and_before_the_next() {
+        for (mut outlet, reader) in to_pipes(CAPACITY) {
+            let long = [b'x'; 300_000];
+            for message in [b"first\n", &long[..], b"\n", b"last\n"] {
+                outlet.write_all(message).unwrap();
+                outlet.flush().unwrap();
+            }
+            let reading =
+                thread::spawn(move || BufReader::new(reader).lines().map(Result::unwrap).collect::<Vec<_>>());
+            assert_eq!(outlet.monitor().finish(PATIENCE), Lost::default());
+            drop(outlet);
+            let lengths: Vec<_> = reading.join().unwrap().iter().map(String::len).collect();
+            assert_eq!(lengths, [5, 300_000, 4]);
+        }
+    }
+
     #[test]
     fn a_paused_reader_costs_messages_and_neither_time_nor_memory() {
-        let (reader, writer) = io::pipe().unwrap();
-        let mut outlet = Outlet::with_capacity(100_000, writer).unwrap();
-        for _ in 0..10_000 {
-            outlet.write_all(LINE).unwrap();
-            outlet.flush().unwrap();
+        for (mut outlet, reader) in to_pipes(100_000) {
+            for _ in 0..10_000 {
+                outlet.write_all(LINE).unwrap();
+                outlet.flush().unwrap();
+            }
+            let lost_so_far = outlet.monitor().lost().no_room;
+            assert!(lost_so_far >= 9_000, "{lost_so_far}");
+            let reading =
+                thread::spawn(move || BufReader::new(reader).lines().map(Result::unwrap).collect::<Vec<_>>());
+            let lost = outlet.monitor().finish(PATIENCE);
+            drop(outlet);
+            let lines = reading.join().unwrap();
+            assert_eq!(lines.len() as u64 + lost.no_room, 10_000);
+            assert_eq!(lost.no_room, lost_so_far, "what had been taken was written");
+            assert!(lines.iter().all(|line| line.len() == 999), "no line is cut");
         }
-        let lost_so_far = outlet.monitor().lost().no_room;
-        assert!(lost_so_far >= 9_000, "{lost_so_far}");
-        let reading =
-            thread::spawn(move || BufReader::new(reader).lines().map(Result::unwrap).collect::<Vec<_>>());
-        let lost = outlet.monitor().finish(PATIENCE);
-        drop(outlet);
-        let lines = reading.join().unwrap();
-        assert_eq!(lines.len() as u64 + lost.no_room, 10_000);
-        assert_eq!(lost.no_room, lost_so_far, "what had been taken was written");
-        assert!(lines.iter().all(|line| line.len() == 999), "no line is cut");
     }
 
     #[test]
@@ -345,33 +444,32 @@ mod tests {
 
     #[test]
     fn an_end_does_not_wait_for_a_reader_that_never_reads() {
-        let (reader, writer) = io::pipe().unwrap();
-        let mut outlet = Outlet::new(writer).unwrap();
-        for _ in 0..1000 {
-            outlet.write_all(LINE).unwrap();
+        for (mut outlet, reader) in to_pipes(CAPACITY) {
+            for _ in 0..1000 {
+                outlet.write_all(LINE).unwrap();
+            }
+            outlet.flush().unwrap();
+            let lost = outlet.monitor().finish(Duration::from_millis(50));
+            assert!((900..1000).contains(&lost.no_room), "all but what the pipe holds: {lost:?}");
+            assert_eq!(outlet.flush().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+            drop(reader);
         }
-        outlet.flush().unwrap();
-        let lost = outlet.monitor().finish(Duration::from_millis(50));
-        assert!((900..1000).contains(&lost.no_room), "all but what the pipe holds: {lost:?}");
-        assert_eq!(outlet.flush().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
-        drop(reader);
     }
 
     #[test]
     fn a_closed_pipe_is_told_to_the_producer() {
-        let (reader, writer) = io::pipe().unwrap();
-        drop(reader);
-        let mut outlet = Outlet::new(writer).unwrap();
-        outlet.write_all(b"x\n").unwrap();
-        outlet.flush().unwrap_or_else(|error| assert_eq!(error.kind(), io::ErrorKind::BrokenPipe));
-        outlet.monitor().finish(PATIENCE);
-        assert_eq!(outlet.flush().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        for (mut outlet, reader) in to_pipes(CAPACITY) {
+            drop(reader);
+            outlet.write_all(b"x\n").unwrap();
+            outlet.flush().unwrap_or_else(|error| assert_eq!(error.kind(), io::ErrorKind::BrokenPipe));
+            outlet.monitor().finish(PATIENCE);
+            assert_eq!(outlet.flush().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        }
     }
 
     #[test]
     fn a_full_disk_is_counted_and_named() {
-        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let mut outlet = Outlet::new(full).unwrap();
+        let mut outlet = Outlet::to_file(File::options().write(true).open("/dev/full").unwrap()).unwrap();
         for _ in 0..10_000 {
             outlet.write_all(LINE).unwrap();
             outlet.flush().unwrap();

@@ -36,7 +36,7 @@ const WARM_UP: Duration = Duration::from_mins(1);
 const WARM_UP_OF_NEWCOMER: Duration = Duration::from_secs(5);
 
 /// Looks at the ring, while events flow, between two turns for signals, interfaces and everybody else: they wait for some
-/// 10 ms.
+/// 20 ms.
 const LOOKS_IN_A_ROW: u32 = 16;
 
 /// How often a collector is told what was counted.

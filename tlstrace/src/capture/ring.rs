@@ -16,8 +16,9 @@ use super::clock::Clock;
 use super::pollable;
 use crate::engine::segment::{Chunk, Direction, Segment, address};
 
-/// How long to wait before looking again while events flow: short beside a round trip, long beside a look.
-pub(super) const TICK: Duration = Duration::from_micros(500);
+/// How long to wait before looking again while events flow: short beside what a reader notices, long beside a look, of
+/// which sleeping and waking alone take some 10 µs.
+pub(super) const TICK: Duration = Duration::from_millis(1);
 
 /// Most events to take in one go, so that signals and timeouts have their turn under load.
 pub const BATCH: usize = 1024;
@@ -85,7 +86,7 @@ pub struct Pace {
 
 impl Pace {
     /// Empty looks before sleep is announced: long enough for the next flight of a handshake on a local network.
-    const PATIENCE: u32 = 16;
+    const PATIENCE: u32 = 8;
 
     /// What to do after a drain that found `events`.
     pub fn after_drain(&mut self, events: usize) -> Wait {

@@ -237,7 +237,7 @@ fn hostname() -> Option<String> {
     Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
-/// Standard output, written by a thread of its own.
+/// Standard output, which nobody has to wait for.
 fn output() -> io::Result<Outlet> {
-    Outlet::new(File::from(io::stdout().as_fd().try_clone_to_owned()?))
+    Outlet::to_file(File::from(io::stdout().as_fd().try_clone_to_owned()?))
 }
