@@ -394,7 +394,7 @@ mod tests {
     #[test]
     fn a_message_that_fits_into_the_pipe_in_part_comes_whole_and_before_the_next() {
         for (mut outlet, reader) in to_pipes(CAPACITY) {
-            let long = [b'x'; 300_000];
+            let long = vec![b'x'; 300_000];
             for message in [b"first\n", &long[..], b"\n", b"last\n"] {
                 outlet.write_all(message).unwrap();
                 outlet.flush().unwrap();

@@ -35,9 +35,8 @@ const WARM_UP: Duration = Duration::from_mins(1);
 /// The same for connections on an interface that has just come: their SYN may have been faster than we were.
 const WARM_UP_OF_NEWCOMER: Duration = Duration::from_secs(5);
 
-/// Looks at the ring, while events flow, between two turns for signals, interfaces and everybody else: they wait for some
-/// 20 ms.
-const LOOKS_IN_A_ROW: u32 = 16;
+/// How long the ring alone is looked at, while events flow, before signals, interfaces and everybody else have their turn.
+const TURN_EVERY: Duration = Duration::from_millis(16);
 
 /// How often a collector is told what was counted.
 const MEASURE_EVERY: Duration = Duration::from_secs(10);
@@ -203,7 +202,7 @@ impl Live<'_, '_> {
     async fn until_end(&mut self, signals: &mut Signals, timeout: Option<Duration>) -> anyhow::Result<End> {
         let mut health = Health::default();
         let mut pace = Pace::default();
-        let mut looks = 0;
+        let mut waited = Duration::ZERO;
         let mut looked = Duration::ZERO;
         let mut measured = Duration::ZERO;
         let mut output = OutputHealth::default();
@@ -216,14 +215,14 @@ impl Live<'_, '_> {
             if self.report.gate().is_full() {
                 return Ok(End::Count);
             }
-            if wait == Wait::Tick {
-                self.capture.tick()?;
-                looks += 1;
-                if looks < LOOKS_IN_A_ROW {
+            if let Wait::Tick(tick) = wait {
+                self.capture.tick(tick)?;
+                waited += tick;
+                if waited < TURN_EVERY {
                     continue;
                 }
             }
-            looks = 0;
+            waited = Duration::ZERO;
             let due = [self.engine.poll_timeout(), self.report.deadline()].into_iter().flatten().min();
             let due = due.map(|due| due.since(self.clock.now()).max(SHORTEST));
             tokio::select! {

@@ -41,7 +41,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if raw.exists() {
         fs::remove_dir_all(&raw)?;
     }
-    // The same but for the profile, or the functions would have other names.
+    // All flags are the same but for the profile, or the functions would have other names.
     let build = |platform: &str, profile: String| {
         let chosen = PLATFORMS.iter().find(|(name, _)| *name == platform);
         let (_, target) = chosen.context("an unknown platform")?;
@@ -65,12 +65,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// Builds tlstrace, and returns its path.
 fn build(target: &str, features: &str, folder: &Path, profile: &str) -> Result<PathBuf> {
+    let mut flags = format!("-Ctarget-feature=+crt-static {profile}");
+    if target.starts_with("x86_64") {
+        // Functions of the same code become one (Rust promises no address of a function), by a linker that can: for
+        // x86-64 it is LLD, since Rust 1.90.
+        flags += " -Clink-arg=-Wl,--icf=all";
+    }
     let mut command = cargo();
     command
         .args(["build", "--release", "--locked", "--package", "tlstrace", "--features", features])
         .args(["--target", target, "--target-dir"])
         .arg(folder)
-        .env("RUSTFLAGS", format!("-Ctarget-feature=+crt-static {profile}"));
+        .env("RUSTFLAGS", flags);
     if target.starts_with("aarch64") && HOST == "amd64" {
         command.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc");
     }

@@ -33,6 +33,7 @@ use std::error::Error;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
+use std::time::Duration;
 use std::{fs, io, thread};
 
 use anyhow::Context as _;
@@ -274,9 +275,9 @@ impl Capture {
 
     /// Lets a tick pass, and the thread with everything on it: a turn of the runtime, which polls all that may happen,
     /// takes longer than most looks at the ring.
-    pub fn tick(&mut self) -> io::Result<()> {
+    pub fn tick(&mut self, tick: Duration) -> io::Result<()> {
         self.announce_sleep(false)?;
-        thread::sleep(ring::TICK);
+        thread::sleep(tick);
         Ok(())
     }
 
@@ -287,7 +288,7 @@ impl Capture {
         let Self { ring, monitor, log, .. } = self;
         let look = async {
             match wait {
-                Wait::No | Wait::Tick => tokio::task::yield_now().await,
+                Wait::No | Wait::Tick(_) => tokio::task::yield_now().await,
                 Wait::Announce => time::sleep(ring::TICK).await,
                 Wait::Sleep => std::future::pending().await,
             }
@@ -296,7 +297,7 @@ impl Capture {
         loop {
             let woken = async {
                 match wait {
-                    Wait::No | Wait::Tick => std::future::pending().await,
+                    Wait::No | Wait::Tick(_) => std::future::pending().await,
                     Wait::Announce | Wait::Sleep => ring.woken().await,
                 }
             };

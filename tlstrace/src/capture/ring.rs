@@ -19,6 +19,10 @@ use crate::engine::segment::{Chunk, Direction, Segment, address};
 /// How long to wait before looking again while events flow: short beside what a reader notices, long beside a look, of
 /// which sleeping and waking alone take some 10 µs.
 pub(super) const TICK: Duration = Duration::from_millis(1);
+/// The same under load: what a look finds in no cache is shared by more events.
+const TICK_UNDER_LOAD: Duration = Duration::from_millis(4);
+/// Events in a millisecond from which on there is load: of some 9,000 handshakes a second.
+const LOAD: u128 = 100;
 
 /// Most events to take in one go, so that signals and timeouts have their turn under load.
 pub const BATCH: usize = 1024;
@@ -70,8 +74,8 @@ impl Ring {
 pub enum Wait {
     /// There may be more: look again at once, after a turn for everything else.
     No,
-    /// Look again after a tick; the kernel gives no wake-up.
-    Tick,
+    /// Look again after so long; the kernel gives no wake-up.
+    Tick(Duration),
     /// Announce that the consumer sleeps, and look again after a tick or a wake-up.
     Announce,
     /// Sleep until the wake-up.
@@ -79,9 +83,16 @@ pub enum Wait {
 }
 
 /// Decides between polling and sleeping.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pace {
     empty: u32,
+    tick: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { empty: 0, tick: TICK }
+    }
 }
 
 impl Pace {
@@ -94,8 +105,10 @@ impl Pace {
         if events == BATCH {
             return Wait::No;
         }
+        let is_load = events as u128 >= LOAD * self.tick.as_millis();
+        self.tick = if is_load { TICK_UNDER_LOAD } else { TICK };
         match self.empty {
-            0..Self::PATIENCE => Wait::Tick,
+            0..Self::PATIENCE => Wait::Tick(self.tick),
             // The look a tick after the announcement finds the event of a program that read the old value just
             // before: a program runs for microseconds.
             Self::PATIENCE => Wait::Announce,
@@ -147,11 +160,26 @@ mod tests {
     fn sleep_is_announced_before_it_is_taken_and_the_ring_looked_at_in_between() {
         let mut pace = Pace::default();
         assert_eq!(pace.after_drain(BATCH), Wait::No);
-        assert_eq!(pace.after_drain(3), Wait::Tick);
+        assert_eq!(pace.after_drain(3), Wait::Tick(TICK));
         let waits: Vec<_> = std::iter::repeat_with(|| pace.after_drain(0)).take(40).collect();
         let announced = waits.iter().position(|wait| *wait == Wait::Announce).unwrap();
-        assert!(waits.iter().take(announced).all(|wait| *wait == Wait::Tick));
+        assert!(waits.iter().take(announced).all(|wait| *wait == Wait::Tick(TICK)));
         assert!(waits.iter().skip(announced + 1).all(|wait| *wait == Wait::Sleep));
-        assert_eq!(pace.after_drain(1), Wait::Tick, "an event after the announcement means polling");
+        assert_eq!(pace.after_drain(1), Wait::Tick(TICK), "an event after the announcement means polling");
+    }
+
+    #[test]
+    fn looks_are_fewer_as_long_as_there_is_load() {
+        let mut pace = Pace::default();
+        let mut after = |events| pace.after_drain(events);
+        assert_eq!(
+            [99, 100, 400, 400].map(&mut after),
+            [TICK, TICK_UNDER_LOAD, TICK_UNDER_LOAD, TICK_UNDER_LOAD].map(Wait::Tick)
+        );
+        assert_eq!(
+            [399, 99].map(after),
+            [TICK, TICK].map(Wait::Tick),
+            "the rate counts, and not what a longer tick brings"
+        );
     }
 }
