@@ -12,10 +12,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-use clap::{CommandFactory as _, FromArgMatches as _};
 use serde::Deserialize as _;
 use serde_json::{Value, json};
-use tlstrace::cli::args::{self, Args, fold_not};
+use tlstrace::cli::args::fold_not;
 use tlstrace::cli::config::Config;
 use tlstrace::cli::settings::Watch;
 use tlstrace::names::kubernetes::{APIGEE, ROUTES, WATCHED};
@@ -397,13 +396,7 @@ impl Rendered {
 /// What the program makes of `watch` with these options and this file.
 fn understood(arguments: &[String], configuration: &str) -> Watch {
     let words = ["tlstrace"].into_iter().map(OsString::from).chain(arguments.iter().map(OsString::from));
-    let matches = Args::command().try_get_matches_from(fold_not(words)).unwrap();
-    let Some(args::Command::Watch(mut watch)) = Args::from_arg_matches(&matches).unwrap().command else {
-        panic!("{arguments:?}")
-    };
-    let (_, given) = matches.subcommand().unwrap();
-    Config::parse(configuration).unwrap().apply(&mut watch, given);
-    Watch::new(watch).unwrap()
+    Watch::new(Config::parse(configuration).unwrap().complete(fold_not(words)).unwrap()).unwrap()
 }
 
 /// What only helm writes; the base has it from `cargo xtask deploy`, which takes it away.

@@ -1,139 +1,56 @@
-//! The configuration file: options of `tlstrace watch`, in TOML. What the command line says wins over it, and it
-//! wins over the defaults.
+//! The configuration file: options of `tlstrace watch`, in TOML. A key becomes the option of its name, and stands before
+//! those of the command line, unless that option is given there, too.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
+use std::{fs, io, iter};
 
+use clap::builder::ArgAction;
 use clap::parser::ValueSource;
-use clap::{ArgMatches, ValueEnum};
-use serde::Deserialize;
-use serde::de::{self, Deserializer};
+use clap::{CommandFactory as _, FromArgMatches as _};
+use toml::de::{DeTable, DeValue};
 
-use super::args::{
-    AttachArg, ExportArgs, FilterArgs, JudgeArgs, OutputArgs, RedactArg, SourceArgs, StyleArgs, SummaryArg,
-    TimeArg, WatchArgs, WhenArg,
-};
-use crate::sink::SINKS;
+use super::args::{Args, Command, WatchArgs};
 
 /// The defaults, commented.
 pub const DEFAULT: &str = include_str!("default.toml");
 
-/// Why a file is not taken. The message names the line.
+/// The tables of a file: sections of `tlstrace watch --help`, and the negated filters.
+const TABLES: [&str; 7] = ["source", "judging", "output", "filter", "filter.not", "export", "names"];
+
+/// Why a file is not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("cannot read the configuration {}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("the configuration {} is wrong", path.display())]
-    Parse { path: PathBuf, source: toml::de::Error },
+    Parse { path: PathBuf, source: Mistake },
+}
+
+/// What is wrong in the text of a file.
+#[derive(Debug, thiserror::Error)]
+#[error("line {line}: {message}")]
+pub struct Mistake {
+    /// Counted from 1.
+    line: usize,
+    message: String,
 }
 
 /// A file as written: keys are names of options, and all of them are optional.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    source: Source,
-    judging: Judging,
-    output: Output,
-    filter: Filter,
-    export: Export,
-    names: Names,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
-struct Judging {
-    ca_file: Option<PathBuf>,
-    local: Option<Vec<String>>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
-struct Source {
-    interface: Option<Vec<String>>,
-    attach: Option<Word<AttachArg>>,
-    netns: Option<String>,
-    timeout: Option<String>,
-    ring_size: Option<u32>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
-struct Output {
-    output: Option<Format>,
-    all: Option<bool>,
-    numeric: Option<bool>,
-    verbose: Option<u8>,
-    color: Option<Word<WhenArg>>,
-    fold: Option<Word<WhenArg>>,
-    time: Option<Word<TimeArg>>,
-    count: Option<std::num::NonZeroU64>,
-    fail_on: Option<Vec<String>>,
-    redact: Option<Vec<Word<RedactArg>>>,
-    aggregate: Option<Vec<String>>,
-    max_rate: Option<std::num::NonZeroU32>,
-    summary: Option<Word<SummaryArg>>,
-    report: Option<PathBuf>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Filter {
-    port: Option<Vec<Ports>>,
-    verdict: Option<Vec<String>>,
-    sni: Option<Vec<String>>,
-    client: Option<Vec<String>>,
-    server: Option<Vec<String>>,
-    severity: Option<Vec<String>>,
-    pod: Option<Vec<String>>,
-    namespace: Option<Vec<String>>,
-    workload: Option<Vec<String>>,
-    not: Not,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Not {
-    verdict: Option<Vec<String>>,
-    sni: Option<Vec<String>>,
-    client: Option<Vec<String>>,
-    server: Option<Vec<String>>,
-    severity: Option<Vec<String>>,
-    pod: Option<Vec<String>>,
-    namespace: Option<Vec<String>>,
-    workload: Option<Vec<String>>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
-struct Export {
-    metrics: Option<String>,
-    metrics_certificates: Option<u32>,
-    otlp: Option<String>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
-struct Names {
-    cri: Option<PathBuf>,
-    kube_credentials: Option<PathBuf>,
-    apigee: Option<bool>,
-}
-
-/// `443` or `"8000-8999"`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
-enum Ports {
-    One(u16),
-    Range(String),
-}
-
-/// A value that an option takes.
-#[derive(Clone, Copy, Debug)]
-struct Word<T>(T);
-
-/// The name of an output format.
 #[derive(Clone, Debug)]
-struct Format(String);
+pub struct Config {
+    settings: Vec<Setting>,
+}
+
+/// A key.
+#[derive(Clone, Debug)]
+struct Setting {
+    /// clap's name for the option.
+    id: String,
+    /// How it is written on a command line.
+    words: Vec<OsString>,
+}
 
 impl Config {
     /// Reads a file.
@@ -144,156 +61,143 @@ impl Config {
     }
 
     /// Reads the text of a file.
-    pub fn parse(text: &str) -> Result<Self, toml::de::Error> {
-        toml::from_str(text)
+    pub fn parse(text: &str) -> Result<Self, Mistake> {
+        let document = DeTable::parse(text)
+            .map_err(|error| Mistake::new(text, error.span().unwrap_or_default().start, error.message()))?;
+        let mut reader = Reader { text, command: Args::command(), settings: Vec::new() };
+        reader.read("", document.get_ref())?;
+        Ok(Self { settings: reader.settings })
     }
 
-    /// Sets what `given`, the command line, does not.
-    pub fn apply(self, args: &mut WatchArgs, given: &ArgMatches) {
-        let Self { source, judging, output, filter, export, names } = self;
-        source.apply(&mut args.source, given);
-        judging.apply(&mut args.judge, given);
-        output.apply(&mut args.output, given);
-        filter.apply(&mut args.filter, given);
-        export.apply(&mut args.export, given);
-        let Names { cri, kube_credentials, apigee } = names;
-        set(&mut args.names.cri, cri, "cri", given);
-        set(&mut args.names.kube_credentials, kube_credentials, "kube_credentials", given);
-        set(&mut args.names.apigee, apigee, "apigee", given);
-    }
-}
-
-/// Sets `value`, unless the command line has it already.
-fn set<T>(value: &mut T, from_file: Option<impl Into<T>>, option: &str, given: &ArgMatches) {
-    if let Some(from_file) = from_file
-        && given.value_source(option) != Some(ValueSource::CommandLine)
-    {
-        *value = from_file.into();
+    /// The options of `line`, a command line for `watch` as [`fold_not`](super::args::fold_not) leaves it, and of the
+    /// file.
+    pub fn complete(&self, mut line: Vec<OsString>) -> Result<WatchArgs, clap::Error> {
+        let matches = Args::command().try_get_matches_from(&line)?;
+        let (start, given) = match matches.subcommand() {
+            Some((_, given)) => (2, given),
+            None => (1, &matches),
+        };
+        let is_given = |setting: &&Setting| given.value_source(&setting.id) == Some(ValueSource::CommandLine);
+        let settings = self.settings.iter().filter(|setting| !is_given(setting));
+        line.splice(start..start, settings.flat_map(|setting| setting.words.clone()));
+        let Args { command, watch } = Args::from_arg_matches(&Args::command().try_get_matches_from(line)?)?;
+        Ok(if let Some(Command::Watch(watch)) = command { watch } else { watch })
     }
 }
 
-impl Source {
-    fn apply(self, args: &mut SourceArgs, given: &ArgMatches) {
-        let Self { interface, attach, netns, timeout, ring_size } = self;
-        set(&mut args.interfaces, interface, "interfaces", given);
-        set(&mut args.attach, attach.map(|word| word.0), "attach", given);
-        set(&mut args.netns, netns, "netns", given);
-        set(&mut args.timeout, timeout, "timeout", given);
-        set(&mut args.ring_size, ring_size, "ring_size", given);
+impl Mistake {
+    /// At the byte `place` of `text`.
+    fn new(text: &str, place: usize, message: impl Into<String>) -> Self {
+        let line = text.bytes().take(place).filter(|byte| *byte == b'\n').count() + 1;
+        Self { line, message: message.into() }
     }
 }
 
-impl Judging {
-    fn apply(self, args: &mut JudgeArgs, given: &ArgMatches) {
-        let Self { ca_file, local } = self;
-        set(&mut args.ca_file, ca_file, "ca_file", given);
-        set(&mut args.local, local, "local", given);
-    }
+/// Makes settings of what is written.
+struct Reader<'a> {
+    text: &'a str,
+    command: clap::Command,
+    settings: Vec<Setting>,
 }
 
-impl Output {
-    fn apply(self, args: &mut OutputArgs, given: &ArgMatches) {
-        let Self { output, all, numeric, verbose, color, fold, time, .. } = self;
-        let Self { count, fail_on, redact, aggregate, max_rate, summary, report, .. } = self;
-        set(&mut args.numeric, numeric, "numeric", given);
-        set(&mut args.output, output.map(|format| format.0), "output", given);
-        set(&mut args.all, all, "all", given);
-        set(&mut args.count, count.map(std::num::NonZero::get), "count", given);
-        set(&mut args.fail_on, fail_on, "fail_on", given);
-        let redact = redact.map(|words| words.into_iter().map(|word| word.0).collect::<Vec<_>>());
-        set(&mut args.redact, redact, "redact", given);
-        set(&mut args.aggregate, aggregate, "aggregate", given);
-        set(&mut args.max_rate, max_rate.map(std::num::NonZero::get), "max_rate", given);
-        set(&mut args.summary, summary.map(|word| word.0), "summary", given);
-        set(&mut args.report, report, "report", given);
-        let StyleArgs { verbose: verbose_arg, color: color_arg, time: time_arg, fold: fold_arg } =
-            &mut args.style;
-        set(verbose_arg, verbose, "verbose", given);
-        set(color_arg, color.map(|word| word.0), "color", given);
-        set(time_arg, time.map(|word| word.0), "time", given);
-        set(fold_arg, fold.map(|word| word.0), "fold", given);
-    }
-}
-
-impl Filter {
-    fn apply(self, args: &mut FilterArgs, given: &ArgMatches) {
-        let Self { port, verdict, sni, client, server, severity, pod, namespace, workload, not } = self;
-        let ports = port.map(|ports| ports.into_iter().map(String::from).collect::<Vec<_>>());
-        set(&mut args.ports, ports, "ports", given);
-        set(&mut args.verdict, verdict, "verdict", given);
-        set(&mut args.sni, sni, "sni", given);
-        set(&mut args.client, client, "client", given);
-        set(&mut args.server, server, "server", given);
-        set(&mut args.severity, severity, "severity", given);
-        set(&mut args.pod, pod, "pod", given);
-        set(&mut args.namespace, namespace, "namespace", given);
-        set(&mut args.workload, workload, "workload", given);
-        let Not { verdict, sni, client, server, severity, pod, namespace, workload } = not;
-        set(&mut args.not_verdict, verdict, "not_verdict", given);
-        set(&mut args.not_sni, sni, "not_sni", given);
-        set(&mut args.not_client, client, "not_client", given);
-        set(&mut args.not_server, server, "not_server", given);
-        set(&mut args.not_severity, severity, "not_severity", given);
-        set(&mut args.not_pod, pod, "not_pod", given);
-        set(&mut args.not_namespace, namespace, "not_namespace", given);
-        set(&mut args.not_workload, workload, "not_workload", given);
-    }
-}
-
-impl Export {
-    fn apply(self, args: &mut ExportArgs, given: &ArgMatches) {
-        let Self { metrics, metrics_certificates, otlp } = self;
-        set(&mut args.metrics, metrics, "metrics", given);
-        set(&mut args.metrics_certificates, metrics_certificates, "metrics_certificates", given);
-        set(&mut args.otlp, otlp, "otlp", given);
-    }
-}
-
-impl From<Ports> for String {
-    fn from(ports: Ports) -> Self {
-        match ports {
-            Ports::One(port) => port.to_string(),
-            Ports::Range(range) => range,
+impl Reader<'_> {
+    /// Reads what the table `name` has; that of the whole file has no name.
+    fn read(&mut self, name: &str, table: &DeTable<'_>) -> Result<(), Mistake> {
+        for (key, value) in table {
+            let inner = [name, key.get_ref()].join(".");
+            let inner = inner.trim_start_matches('.');
+            match value.get_ref() {
+                DeValue::Table(table) if TABLES.contains(&inner) => self.read(inner, table)?,
+                value => self
+                    .set(name, key.get_ref(), value)
+                    .map_err(|message| Mistake::new(self.text, key.span().start, message))?,
+            }
         }
+        Ok(())
     }
-}
 
-impl<'de, T: ValueEnum> Deserialize<'de> for Word<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        T::from_str(&text, false).map(Self).map_err(|_| {
-            let names = T::value_variants().iter().filter_map(ValueEnum::to_possible_value);
-            let names: Vec<_> = names.map(|value| value.get_name().to_owned()).collect();
-            de::Error::custom(format_args!("`{text}` is none of {}", names.join(", ")))
+    /// Takes `key = value`, if that is what the option would take on a command line.
+    fn set(&mut self, table: &str, key: &str, value: &DeValue<'_>) -> Result<(), String> {
+        let Some(option) = self.option(table, key) else {
+            return Err(match table {
+                "" => format!("`{key}` is no table of options; these are: {}", TABLES.join(", ")),
+                _ => format!("[{table}] has no key `{key}`, only {}", self.keys(table)),
+            });
+        };
+        let words = words(option, value)
+            .map_err(|wanted| format!("`{key}` is {wanted}, not a value of the kind {}", value.type_str()))?;
+        let id = option.get_id().to_string();
+        let line = iter::once(OsString::from("tlstrace")).chain(words.iter().cloned());
+        self.command.try_get_matches_from_mut(line).map_err(|error| reason(&error))?;
+        self.settings.push(Setting { id, words });
+        Ok(())
+    }
+
+    /// The names of all keys of a table.
+    fn keys(&self, table: &str) -> String {
+        let options = self.command.get_arguments().filter_map(clap::Arg::get_long);
+        let keys = options.map(|option| option.trim_start_matches("not-"));
+        let keys: BTreeSet<_> = keys.filter(|key| self.option(table, key).is_some()).collect();
+        keys.into_iter().collect::<Vec<_>>().join(", ")
+    }
+
+    /// The option that a key stands for.
+    fn option(&self, table: &str, key: &str) -> Option<&clap::Arg> {
+        let section = table.split('.').next().filter(|section| !section.is_empty())?;
+        let name = if table.ends_with(".not") { format!("not-{key}") } else { key.to_owned() };
+        self.command.get_arguments().find(|option| {
+            let heading = option.get_help_heading().unwrap_or_default().to_lowercase();
+            option.get_long() == Some(&name)
+                && option.is_hide_set() == table.ends_with(".not")
+                && heading.starts_with(section)
         })
     }
 }
 
-impl<'de> Deserialize<'de> for Format {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let names: Vec<_> = SINKS.iter().map(|kind| kind.name).collect();
-        if names.contains(&&*text) {
-            return Ok(Self(text));
+/// A key and its value as words of a command line, or what the value should be.
+fn words(option: &clap::Arg, value: &DeValue<'_>) -> Result<Vec<OsString>, &'static str> {
+    let name = option.get_long().unwrap_or_default();
+    let repeated = |times| vec![OsString::from(format!("--{name}")); times];
+    let valued = |value: &DeValue<'_>| match value {
+        DeValue::String(text) => Some(format!("--{name}={text}").into()),
+        DeValue::Integer(_) => integer(value).map(|number| format!("--{name}={number}").into()),
+        _ => None,
+    };
+    match (option.get_action(), value) {
+        (ArgAction::SetTrue, DeValue::Boolean(is_set)) => Ok(repeated(usize::from(*is_set))),
+        (ArgAction::SetTrue, _) => Err("true or false"),
+        (ArgAction::Count, _) => {
+            let times = integer(value).and_then(|number| u8::try_from(number).ok());
+            times.map(|times| repeated(usize::from(times))).ok_or("a number from 0 to 255")
         }
-        Err(de::Error::custom(format_args!("`{text}` is none of {}", names.join(", "))))
+        (_, DeValue::Array(values)) => {
+            let words = values.iter().map(|value| valued(value.get_ref()));
+            words.collect::<Option<_>>().ok_or("a list of strings or numbers")
+        }
+        _ => valued(value).map(|word| vec![word]).ok_or("a string, a number, or a list of them"),
     }
+}
+
+fn integer(value: &DeValue<'_>) -> Option<i64> {
+    value.as_integer().and_then(|integer| i64::from_str_radix(integer.as_str(), integer.radix()).ok())
+}
+
+/// Why a command line is wrong, without the advice that follows in a terminal.
+fn reason(error: &clap::Error) -> String {
+    let message = error.to_string();
+    let first = message.split("\n\n").next().unwrap_or_default();
+    first.trim_start_matches("error: ").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::{CommandFactory as _, FromArgMatches as _};
-
     use super::*;
-    use crate::cli::args::{Args, fold_not};
+    use crate::cli::args::{AttachArg, RedactArg, fold_not};
 
     /// What `line` means together with a file.
     fn args(line: &str, config: &str) -> WatchArgs {
-        let words = ["tlstrace"].into_iter().chain(line.split_whitespace()).map(std::ffi::OsString::from);
-        let matches = Args::command().get_matches_from(fold_not(words));
-        let mut args = Args::from_arg_matches(&matches).unwrap().watch;
-        Config::parse(config).unwrap().apply(&mut args, &matches);
-        args
+        let words = ["tlstrace"].into_iter().chain(line.split_whitespace()).map(OsString::from);
+        Config::parse(config).unwrap().complete(fold_not(words)).unwrap()
     }
 
     /// `text` with every comment that holds a key become the key.
@@ -315,7 +219,10 @@ mod tests {
     #[test]
     fn the_shipped_file_names_every_key() {
         let config = Config::parse(&uncommented(DEFAULT)).unwrap();
-        assert!(!format!("{config:?}").contains("None"), "{config:?}");
+        let named: BTreeSet<_> = config.settings.iter().map(|setting| setting.id.as_str()).collect();
+        let command = Args::command();
+        let options = command.get_arguments().map(|option| option.get_id().as_str());
+        assert_eq!(named, options.filter(|option| *option != "config").collect());
     }
 
     #[test]
@@ -339,11 +246,43 @@ mod tests {
     fn what_is_not_understood_is_an_error_with_its_line() {
         let error = |text: &str| Config::parse(text).unwrap_err().to_string();
         let unknown = error("[output]\nall = true\ncolour = 'always'");
-        assert!(unknown.contains("line 3") && unknown.contains("colour"), "{unknown}");
+        assert!(unknown.starts_with("line 3: ") && unknown.contains("`colour`"), "{unknown}");
+        assert!(unknown.contains("aggregate, all, color"), "{unknown}");
         let word = error("[output]\ntime = 'zulu'");
-        assert!(word.contains("line 2") && word.contains("utc, local, relative"), "{word}");
-        assert!(error("[outputs]").contains("line 1"));
+        assert!(word.starts_with("line 2: ") && word.contains("utc, local, relative"), "{word}");
+        assert!(error("[outputs]").starts_with("line 1: "));
         assert!(error("[output]\noutput = 'xml'").contains("text, json, gcp"));
-        assert!(error("[output]\ncount = 0").contains("line 2"));
+        assert!(error("\n[output]\ncount = 0").starts_with("line 3: "));
+        assert!(error("[output]\nall = ").starts_with("line 2: "));
+    }
+
+    #[test]
+    fn a_value_of_another_kind_than_the_options_is_an_error() {
+        for text in [
+            "output = 'json'",
+            "[output]\nall = 'yes'",
+            "[output]\nverbose = 256",
+            "[output]\nverbose = true",
+            "[output]\ntime = ['utc', 'local']",
+            "[output]\nfail-on = [['error']]",
+            "[source]\nring-size = 4096.5",
+            "[source]\nring-size = 99999999999999999999",
+            "[source]\nnetns = 2026-11-27",
+            "[source.not]\nnetns = '1'",
+            "[filter]\nnot-sni = ['a']",
+            "[filter.not]\nport = [443]",
+            "[names]\nconfig = 'a'",
+            "config = 'a'",
+            "help = true",
+        ] {
+            assert!(Config::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_value_may_look_like_an_option() {
+        assert_eq!(args("", "[names]\ncri = '--all'").names.cri.unwrap(), Path::new("--all"));
+        assert_eq!(args("watch --all", "[output]\nverbose = 2\nall = false").output.style.verbose, 2);
+        assert_eq!(args("watch -v", "[source]\nnetns = 0x10\n[output]\nverbose = 2").output.style.verbose, 1);
     }
 }

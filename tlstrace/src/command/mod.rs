@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use clap::{CommandFactory as _, FromArgMatches as _};
+use clap::Parser as _;
 
 use crate::capture::Unavailable;
 use crate::cli::args::{Args, Command, fold_not};
@@ -50,13 +50,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn dispatch(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Exit> {
-    let matches = Args::command().try_get_matches_from(fold_not(arguments))?;
-    let Args { command, watch } = Args::from_arg_matches(&matches)?;
+    let line = fold_not(arguments);
+    let Args { command, watch } = Args::try_parse_from(&line)?;
     match command.unwrap_or(Command::Watch(watch)) {
         Command::Watch(mut args) => {
             if let Some(file) = &args.config {
-                let given = matches.subcommand().map_or(&matches, |(_, given)| given);
-                Config::read(file)?.apply(&mut args, given);
+                args = Config::read(file)?.complete(line)?;
             }
             cli::log::init(args.output.style.verbose);
             watch::run(settings::Watch::new(args)?)
