@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod connection;
+mod deadlines;
 mod doubts;
 pub mod facts;
 #[cfg(any(test, fuzzing))]

@@ -1,7 +1,6 @@
-//! The bounded table of connections, and the queue of their deadlines.
+//! The bounded table of connections.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,6 +8,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 use super::connection::{Connection, Judged};
+use super::deadlines::Deadlines;
 use super::segment::{MAPPED, Segment};
 use super::timestamp::Timestamp;
 
@@ -72,7 +72,7 @@ impl From<SocketAddr> for End {
 }
 
 /// Names a connection in the table for as long as it is there.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) struct Slot {
     index: u32,
     generation: u32,
@@ -105,10 +105,7 @@ pub(crate) struct Table {
     entries: Vec<Entry>,
     free: Vec<u32>,
     /// Deadlines as they were when pushed: a popped entry is checked against the connection's present one.
-    deadlines: BinaryHeap<Reverse<(Timestamp, Slot)>>,
-    /// The same of judged connections, which are by far the most and nearly all linger for the same time: in order, the
-    /// earliest first, so that the heap stays small.
-    lingering: VecDeque<(Timestamp, Slot)>,
+    deadlines: Deadlines,
     /// Candidates for eviction, oldest first: connections without payload, and the others.
     unproven: VecDeque<Slot>,
     proven: VecDeque<Slot>,
@@ -145,8 +142,7 @@ impl Table {
             hasher: RandomState::default(),
             entries: Vec::new(),
             free: Vec::new(),
-            deadlines: BinaryHeap::new(),
-            lingering: VecDeque::new(),
+            deadlines: Deadlines::default(),
             unproven: VecDeque::new(),
             proven: VecDeque::new(),
             weight: 0,
@@ -341,28 +337,15 @@ impl Table {
             return;
         }
         entry.queued = Some(deadline);
-        let is_judged = matches!(entry.tracked, Some(Tracked::Judged(_)));
-        if is_judged && self.lingering.back().is_none_or(|(last, _)| *last <= deadline) {
-            self.lingering.push_back((deadline, slot));
-        } else {
-            self.deadlines.push(Reverse((deadline, slot)));
-        }
-        if self.deadlines.len() + self.lingering.len() > 4 * self.limit {
+        self.deadlines.push(deadline, slot);
+        if self.deadlines.len() > 4 * self.limit {
             self.forget_overtaken_deadlines();
         }
     }
 
     /// The next connection whose deadline is not after `now`.
     pub(crate) fn pop_due(&mut self, now: Timestamp) -> Option<Slot> {
-        while let Some(at) = self.next_deadline().filter(|at| *at <= now) {
-            let slot = match self.deadlines.peek() {
-                Some(Reverse((first, slot))) if *first == at => {
-                    let slot = *slot;
-                    self.deadlines.pop();
-                    slot
-                }
-                _ => self.lingering.pop_front()?.1,
-            };
+        while let Some((at, slot)) = self.deadlines.pop_due(now) {
             let Some(entry) = self.entry_mut(slot) else { continue };
             if entry.queued != Some(at) {
                 continue;
@@ -378,11 +361,7 @@ impl Table {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
-        match (self.deadlines.peek(), self.lingering.front()) {
-            (Some(Reverse((open, _))), Some((judged, _))) => Some(*open.min(judged)),
-            (Some(Reverse((only, _))), None) | (None, Some((only, _))) => Some(*only),
-            (None, None) => None,
-        }
+        self.deadlines.first()
     }
 
     /// What connections that are over hold in the room that is kept of them, in bytes.
@@ -394,7 +373,7 @@ impl Table {
     /// Deadlines in the queue.
     #[cfg(test)]
     pub(crate) fn deadlines(&self) -> usize {
-        self.deadlines.len() + self.lingering.len()
+        self.deadlines.len()
     }
 
     /// All connections that are not judged for good, the oldest first.
@@ -440,11 +419,8 @@ impl Table {
     /// Drops the deadlines of what has left the table, and those that an earlier one has taken the place of.
     fn forget_overtaken_deadlines(&mut self) {
         let mut deadlines = std::mem::take(&mut self.deadlines);
-        let mut lingering = std::mem::take(&mut self.lingering);
-        let is_current = |at: Timestamp, slot| self.entry(slot).is_some_and(|entry| entry.queued == Some(at));
-        deadlines.retain(|Reverse((at, slot))| is_current(*at, *slot));
-        lingering.retain(|(at, slot)| is_current(*at, *slot));
-        (self.deadlines, self.lingering) = (deadlines, lingering);
+        deadlines.retain(|at, slot| self.entry(slot).is_some_and(|entry| entry.queued == Some(at)));
+        self.deadlines = deadlines;
     }
 
     fn entry(&self, slot: Slot) -> Option<&Entry> {
