@@ -70,6 +70,9 @@ fn build(target: &str, features: &str, folder: &Path, profile: &str) -> Result<P
         // Functions of the same code become one (Rust promises no address of a function), by a linker that can: for
         // x86-64 it is LLD, since Rust 1.90.
         flags += " -Clink-arg=-Wl,--icf=all";
+        // What the profile has never seen run lies apart, in pieces of functions too: the rest is small, and between
+        // two looks at the ring the CPU's caches and TLB are others'.
+        flags += " -Cllvm-args=-enable-split-machine-functions -Clink-arg=-Wl,-z,keep-text-section-prefix";
     }
     let mut command = cargo();
     command

@@ -10,11 +10,13 @@ mod script;
 use std::collections::HashMap;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use aya::sys::{Stats, enable_stats};
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Uid;
 
 use super::release_build;
@@ -89,6 +91,7 @@ pub(super) fn run(args: &Args) -> Result<Vec<Table>> {
     for round in 1..=args.rounds {
         let tell = |what: &str| writeln!(io::stderr(), "round {round} of {}: {what}", args.rounds);
         tell("handshakes, paced")?;
+        bench.paced_sleeper(&mut tables)?;
         for program in &programs {
             bench.paced(*program, &mut tables)?;
         }
@@ -209,6 +212,27 @@ impl Bench {
             program.name(),
             &[Some(outcome.made.rate()), Some(outcome.lost()), Some(cpu), bpf, memory, grown],
         );
+        Ok(())
+    }
+
+    /// What is paid for waking every millisecond, as a latency of a millisecond demands, and doing nothing.
+    fn paced_sleeper(&self, tables: &mut Tables) -> Result<()> {
+        let hosts = Hosts::new(None)?;
+        let is_over = AtomicBool::new(false);
+        let (made, cpu) = thread::scope(|scope| {
+            let sleeper = scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
+            });
+            let made = hosts.load(&self.handshake, Some(PACED), self.duration);
+            is_over.store(true, Ordering::Relaxed);
+            let cpu = sleeper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            anyhow::Ok((made?, Duration::from(cpu)))
+        })?;
+        let cpu = cpu.as_secs_f64() * 1e6 / count_of(made.connections);
+        tables.paced.add("a thread that sleeps for 1 ms at a time", &[Some(made.rate()), None, Some(cpu)]);
         Ok(())
     }
 
