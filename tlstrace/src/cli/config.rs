@@ -143,12 +143,14 @@ impl Reader<'_> {
 
     /// The option that a key stands for.
     fn option(&self, table: &str, key: &str) -> Option<&clap::Arg> {
-        let section = table.split('.').next().filter(|section| !section.is_empty())?;
-        let name = if table.ends_with(".not") { format!("not-{key}") } else { key.to_owned() };
-        self.command.get_arguments().find(|option| {
+        // Of "filter" there is "filter.not": hidden options, which `--not` leads to.
+        let (section, is_negated) =
+            table.split_once('.').map_or((table, false), |(section, _)| (section, true));
+        let name = if is_negated { format!("not-{key}") } else { key.to_owned() };
+        self.command.get_arguments().filter(|_| !section.is_empty()).find(|option| {
             let heading = option.get_help_heading().unwrap_or_default().to_lowercase();
             option.get_long() == Some(&name)
-                && option.is_hide_set() == table.ends_with(".not")
+                && option.is_hide_set() == is_negated
                 && heading.starts_with(section)
         })
     }
