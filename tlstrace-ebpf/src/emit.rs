@@ -17,12 +17,14 @@ use tlstrace_common::event::{
     ChunkHeader, Kind, MAX_CHUNKS, MAX_EVENT_LEN, MAX_EVENT_PAYLOAD, Notes, ResetReport, SegmentHeader,
 };
 use tlstrace_common::framing::{HEAD_LEN, PROXY_LINE_MAX_LEN, Payload};
+use tlstrace_common::load::Load as _;
 use tlstrace_common::net::Datagram;
 use tlstrace_common::packet::TcpPacket;
 use tlstrace_common::skip::Counter;
 use tlstrace_common::tcp::{self, OptionScan};
 
 use crate::machine::{self, opaque};
+use crate::skb::Linear;
 use crate::{diagnostics, stats};
 
 #[map]
@@ -137,6 +139,20 @@ impl Event {
         self.window_len = 0;
     }
 
+    /// Takes the first bytes of the payload from where they can be read in place, which saves a call later on.
+    #[inline(always)]
+    pub(crate) fn read_head(&mut self, linear: &Linear, packet: &TcpPacket) {
+        // Behind a shorter payload may lie what pads the frame.
+        if packet.tcp.payload_len >= WINDOW as u32
+            && let Some(bytes) = linear.load::<WINDOW>(packet.tcp.payload_offset)
+        {
+            // SAFETY: as many bytes, of which any are integers.
+            self.window = unsafe { core::mem::transmute::<[u8; WINDOW], [u64; WINDOW / 8]>(bytes) };
+            self.window_at = 0;
+            self.window_len = WINDOW as u32;
+        }
+    }
+
     /// [`Notes`] so far.
     #[inline(always)]
     pub(crate) fn notes(&self) -> u8 {
@@ -179,9 +195,11 @@ impl Event {
     /// Up to 16 bytes at offset `at` of the payload, `left` of which there are; the rest is zero.
     #[inline(always)]
     pub(crate) fn head(&mut self, skb: &mut __sk_buff, at: u32, left: u32) -> [u8; HEAD_LEN] {
-        // SAFETY: integers.
-        unsafe { machine::clear(&mut self.window) };
-        self.fetch(skb, at, left);
+        if self.window_at != at || self.window_len != WINDOW as u32 {
+            // SAFETY: integers.
+            unsafe { machine::clear(&mut self.window) };
+            self.fetch(skb, at, left);
+        }
         // SAFETY: the window is longer than a head.
         unsafe { *(&raw const self.window).cast() }
     }

@@ -35,6 +35,7 @@ pub(crate) fn first(skb: &__sk_buff, start: Start, hook: Hook) -> Result<(), Ski
             if let Some(scratch) = emit::scratch() {
                 scratch.task.is_unread = 0;
                 scratch.task.hash = hash;
+                scratch.event.read_head(&linear, &packet);
             }
         }
         // What seems cut may only lie outside the linear part.
