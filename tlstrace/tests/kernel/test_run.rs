@@ -51,10 +51,10 @@ fn the_programs_do_not_grow_unnoticed() {
         (symbols::PROGRAM_OUT, 800, 12_000),
         (symbols::PROGRAM_L3_IN, 800, 12_000),
         (symbols::PROGRAM_L3_OUT, 800, 12_000),
-        (symbols::PROGRAM_SELECT, 4_800, 50_000),
+        (symbols::PROGRAM_SELECT, 4_700, 50_000),
         (symbols::PROGRAM_TAP, 100, 1_000),
         (symbols::PROGRAM_L3_TAP, 100, 1_000),
-        (symbols::PROGRAM_TAP_SELECT, 4_800, 50_000),
+        (symbols::PROGRAM_TAP_SELECT, 4_700, 50_000),
     ] {
         let (instructions, walked) = programs.size(program);
         assert!(instructions <= most && walked <= most_walked, "{program}: {instructions}, {walked} walked");

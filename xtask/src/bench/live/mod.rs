@@ -165,6 +165,11 @@ fn name(program: Option<Program>) -> &'static str {
     program.map_or("no observer", Program::name)
 }
 
+/// Microseconds of `time` for each handshake made.
+fn per_handshake(time: Duration, made: &Made) -> f64 {
+    time.as_secs_f64() * 1e6 / count_of(made.connections)
+}
+
 struct Bench {
     tlstrace: PathBuf,
     duration: Duration,
@@ -183,10 +188,6 @@ struct Outcome {
 }
 
 impl Outcome {
-    fn per_handshake(&self, time: Duration) -> f64 {
-        time.as_secs_f64() * 1e6 / count_of(self.made.connections)
-    }
-
     /// Handshakes without a line; of a program that prints none, packets.
     fn lost(&self) -> f64 {
         count_of(
@@ -205,8 +206,8 @@ impl Bench {
         let statistics = enable_stats(Stats::RunTime)?;
         let outcome = self.watch(program, Task::Handshakes, &self.handshake, Some(PACED), tables)?;
         drop(statistics);
-        let bpf = (program == Program::Tlstrace).then(|| outcome.per_handshake(outcome.bpf));
-        let cpu = outcome.per_handshake(outcome.cpu);
+        let bpf = (program == Program::Tlstrace).then(|| per_handshake(outcome.bpf, &outcome.made));
+        let cpu = per_handshake(outcome.cpu, &outcome.made);
         let [memory, grown] = outcome.memory();
         tables.paced.add(
             program.name(),
@@ -231,7 +232,7 @@ impl Bench {
             let cpu = sleeper.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
             anyhow::Ok((made?, Duration::from(cpu)))
         })?;
-        let cpu = cpu.as_secs_f64() * 1e6 / count_of(made.connections);
+        let cpu = per_handshake(cpu, &made);
         tables.paced.add("a thread that sleeps for 1 ms at a time", &[Some(made.rate()), None, Some(cpu)]);
         Ok(())
     }
@@ -247,7 +248,7 @@ impl Bench {
             tables.unpaced.remark(format!("{} of {}: {totals}", program.name(), outcome.made.connections));
         }
         let share = program.prints().then(|| 100.0 * outcome.lost() / count_of(outcome.made.connections));
-        let cpu = outcome.per_handshake(outcome.cpu);
+        let cpu = per_handshake(outcome.cpu, &outcome.made);
         let [memory, grown] = outcome.memory();
         tables.unpaced.add(
             program.name(),
