@@ -98,13 +98,10 @@ fn a_tun_device_whose_packets_begin_with_the_ip_header_is_watched_like_any_other
     };
     client.configure("tun0", client_address).unwrap();
     server.configure("tun0", server_address).unwrap();
-    let wires = [
-        thread::spawn({
-            let (near, far) = (near.try_clone().unwrap(), far.try_clone().unwrap());
-            move || carry(near, far)
-        }),
-        thread::spawn(move || carry(far, near)),
-    ];
+    let wires = [(&near, &far), (&far, &near)].map(|(from, to)| {
+        let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+        thread::spawn(move || carry(from, to))
+    });
     let identity = Identity::issue(&[NAME]).unwrap();
     let config = rustls_server(&identity, ALL_VERSIONS).unwrap();
     let _gateway = Service::start(&server, PORT, sni_gateway(&[NAME], config)).unwrap();
@@ -144,10 +141,11 @@ fn vlan_tags_in_band_and_ipv6_extension_headers_are_stepped_over() {
     }
     // Only now: a device that is not up takes nothing.
     let mut wires = Vec::new();
-    for (end, on_bridge) in cables {
-        let (out, back) = (end.try_clone().unwrap(), on_bridge.try_clone().unwrap());
-        wires.push(thread::spawn(move || carry_changed(out, on_bridge, |frame| Some(widened(frame)))));
-        wires.push(thread::spawn(move || carry_changed(back, end, untagged)));
+    for (end, on_bridge) in &cables {
+        let [out, home] = [(); 2].map(|()| end.try_clone().unwrap());
+        let [there, back] = [(); 2].map(|()| on_bridge.try_clone().unwrap());
+        wires.push(thread::spawn(move || carry_changed(out, there, |frame| Some(widened(frame)))));
+        wires.push(thread::spawn(move || carry_changed(back, home, untagged)));
     }
     let identity = Identity::issue(&[NAME]).unwrap();
     let config = rustls_server(&identity, ALL_VERSIONS).unwrap();
@@ -242,7 +240,8 @@ pub(crate) fn tun(namespace: &Namespace) -> io::Result<File> {
 }
 
 /// A device of which the packets that it sends can be read, and those that it receives written
-/// (Documentation/networking/tuntap.rst).
+/// (Documentation/networking/tuntap.rst). It is gone when its last descriptor is: who deletes it by name keeps
+/// one, since a wire that ends gives up those of both of its devices.
 fn device(namespace: &Namespace, name: &str, kind: libc::c_int) -> io::Result<File> {
     namespace.enter(|| {
         // Where the device is opened is where it will be.
