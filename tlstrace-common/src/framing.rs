@@ -235,47 +235,43 @@ impl Stream {
         }
     }
 
-    /// Passes a part of the payload: some of the `left` bytes from offset `at` on.
+    /// Passes a part of the payload, some of the `left` bytes from offset `at` on: what is here of a record.
     ///
     /// Passes at least one byte, unless it copied nothing for want of room; then the next call will.
     /// Nothing is to be passed any more when [`Stream::mode`] is not [`Mode::TLS`].
     #[inline(always)]
     pub fn step(&mut self, payload: &mut impl Payload, at: u32, left: u32) -> Step {
-        let is_header = self.record_left == 0;
+        let mut passed = 0;
         let mut notes = 0;
-        let len;
-        if is_header {
+        if self.record_left == 0 {
             let Some(header_len) = self.header(payload, at) else {
                 self.mode = Mode::DONE;
                 return Step { passed: left, notes: Notes::UNFRAMED | Notes::LAST };
             };
-            len = header_len;
-            if len == u32::from(RECORD_HEADER_LEN) || self.head_len == 0 {
+            if self.head_len == 0 {
                 notes = self.begin_record();
             }
-        } else {
-            if self.flags & Self::UNDECIDED != 0 {
-                self.flags &= !Self::UNDECIDED;
-                notes = self.decide(payload, at);
+            notes |= self.copy(payload, at, header_len).1;
+            passed = header_len;
+            if self.record_left == 0 || self.mode != Mode::TLS || passed >= left {
+                return Step { passed, notes };
             }
-            let part = left.min(self.record_left);
-            if self.copy_left == 0 {
-                self.record_left -= part;
-                return Step { passed: part, notes };
-            }
-            len = part.min(self.copy_left).min(limits::MAX_COPIED.saturating_sub(self.copied));
         }
-        let copied = payload.copy(at, len);
-        self.copied = self.copied.saturating_add(copied);
-        if copied < len || len == 0 {
-            notes |= Notes::TRUNCATED;
+        let at = at + passed;
+        if self.flags & Self::UNDECIDED != 0 {
+            self.flags &= !Self::UNDECIDED;
+            notes |= self.decide(payload, at);
         }
-        if is_header {
-            return Step { passed: len, notes };
+        let part = (left - passed).min(self.record_left);
+        if self.copy_left == 0 {
+            self.record_left -= part;
+            return Step { passed: passed + part, notes };
         }
+        let wanted = part.min(self.copy_left).min(limits::MAX_COPIED.saturating_sub(self.copied));
+        let (copied, note) = self.copy(payload, at, wanted);
         self.copy_left = if copied == 0 { 0 } else { self.copy_left.saturating_sub(copied) };
         self.record_left = self.record_left.saturating_sub(copied);
-        Step { passed: copied, notes }
+        Step { passed: passed + copied, notes: notes | note }
     }
 
     /// Notes that `passed` bytes of the payload from the stream's next byte on were passed.
@@ -328,6 +324,14 @@ impl Stream {
         self.record_left -= ahead;
         self.advance(ahead);
         Place::New(0)
+    }
+
+    /// Copies `len` bytes of the payload if there is room, and returns how many it did, and what is to be noted of that.
+    #[inline(always)]
+    fn copy(&mut self, payload: &mut impl Payload, at: u32, len: u32) -> (u32, u8) {
+        let copied = payload.copy(at, len);
+        self.copied = self.copied.saturating_add(copied);
+        (copied, if copied < len || len == 0 { Notes::TRUNCATED } else { 0 })
     }
 
     /// Takes all of a record header at offset `at`, or its next byte, and returns how many bytes that is.

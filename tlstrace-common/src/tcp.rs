@@ -64,6 +64,13 @@ pub fn options(options: &[u8; MAX_OPTIONS_LEN], len: u32) -> u8 {
     scan.found()
 }
 
+/// Whether the first `len` bytes of `options` are what most segments have: timestamps, and in front of them what aligns
+/// them (RFC 7323 appendix A). Then there is no need for [`options`].
+#[inline(always)]
+pub const fn are_timestamps(options: &[u8; MAX_OPTIONS_LEN], len: u32) -> bool {
+    len == 12 && matches!(options, [NO_OPERATION, NO_OPERATION, TIMESTAMPS, 10, ..])
+}
+
 /// A walk over TCP options, one at a time.
 ///
 /// A BPF program keeps this in a map, where the verifier does not follow values: in registers, the bits
@@ -105,7 +112,7 @@ impl OptionScan {
         self.found |= match kind {
             2 => u32::from(TcpOptions::MSS),
             5 => u32::from(TcpOptions::SACK),
-            8 => u32::from(TcpOptions::TIMESTAMPS),
+            TIMESTAMPS => u32::from(TcpOptions::TIMESTAMPS),
             34 => u32::from(TcpOptions::FAST_OPEN),
             _ => 0,
         };
@@ -151,3 +158,4 @@ const fn is_quic(first: u8, version: u32) -> bool {
 const HEADER_LEN: u32 = 20;
 const END_OF_LIST: u8 = 0;
 const NO_OPERATION: u8 = 1;
+const TIMESTAMPS: u8 = 8;

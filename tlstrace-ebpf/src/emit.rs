@@ -15,6 +15,7 @@ use aya_ebpf::maps::{Array, PerCpuArray, RingBuf};
 use tlstrace_common::config::Control;
 use tlstrace_common::event::{
     ChunkHeader, Kind, MAX_CHUNKS, MAX_EVENT_LEN, MAX_EVENT_PAYLOAD, Notes, ResetReport, SegmentHeader,
+    TcpOptions,
 };
 use tlstrace_common::framing::{HEAD_LEN, PROXY_LINE_MAX_LEN, Payload};
 use tlstrace_common::load::Load as _;
@@ -92,15 +93,24 @@ pub(crate) struct Event {
     window_at: u32,
     window_len: u32,
     scan: OptionScan,
-    window: [u64; WINDOW / 8],
+    window: Aligned<WINDOW>,
     line: [u8; LINE_ROOM],
-    options: [u8; tcp::MAX_OPTIONS_LEN],
+    /// Nonzero if the TCP options are in `options`.
+    has_options: u64,
+    options: Aligned<{ tcp::MAX_OPTIONS_LEN }>,
     bytes: [u64; (MAX_EVENT_LEN + BLOCK) / 8],
 }
+
+/// Bytes that LLVM may store by words.
+#[repr(C, align(8))]
+struct Aligned<const N: usize>([u8; N]);
 
 /// How much of the payload is fetched when a byte of it is looked at: a record's header and the first
 /// bytes of its body, at the price of one byte.
 const WINDOW: usize = 32;
+
+/// The most that the options of a TCP header can take (RFC 9293 §3.1).
+const MOST_OPTIONS: usize = 40;
 
 /// A power of two that a line of the PROXY protocol fits in.
 const LINE_ROOM: usize = 128;
@@ -137,19 +147,29 @@ impl Event {
         self.notes = 0;
         self.hook = hook as u32;
         self.window_len = 0;
+        self.has_options = 0;
     }
 
-    /// Takes the first bytes of the payload from where they can be read in place, which saves a call later on.
+    /// Takes the options and the first bytes of the payload from where they can be read in place, which saves calls
+    /// later on.
     #[inline(always)]
     pub(crate) fn read_head(&mut self, linear: &Linear, packet: &TcpPacket) {
+        let tcp = &packet.tcp;
         // Behind a shorter payload may lie what pads the frame.
-        if packet.tcp.payload_len >= WINDOW as u32
-            && let Some(bytes) = linear.load::<WINDOW>(packet.tcp.payload_offset)
-        {
-            // SAFETY: as many bytes, of which any are integers.
-            self.window = unsafe { core::mem::transmute::<[u8; WINDOW], [u64; WINDOW / 8]>(bytes) };
+        if tcp.payload_len < WINDOW as u32 {
+            return;
+        }
+        if let Some(bytes) = linear.load(tcp.payload_offset) {
+            self.window = Aligned(bytes);
             self.window_at = 0;
             self.window_len = WINDOW as u32;
+        }
+        // With what follows them, instead of as many as there are: that takes no loop.
+        if let Some(bytes) = linear.load(tcp.options_offset) {
+            let options: *mut Aligned<MOST_OPTIONS> = (&raw mut self.options).cast();
+            // SAFETY: the array begins with as many bytes.
+            unsafe { options.write(Aligned(bytes)) };
+            self.has_options = 1;
         }
     }
 
@@ -188,15 +208,32 @@ impl Event {
     /// Writes the event into the ring, stamped `now`. Returns whether there was room.
     #[inline(always)]
     pub(crate) fn write(&mut self, skb: &mut __sk_buff, now: u64) -> bool {
-        // SAFETY: both are valid.
-        unsafe { tlstrace_write(skb, self, now) != 0 }
+        self.flush(skb);
+        self.write_header(skb, now);
+        let used = opaque(u64::from(self.used));
+        if used > MAX_EVENT_LEN as u64 {
+            return false;
+        }
+        let ring = (&raw const EVENTS).cast_mut().cast();
+        // SAFETY: `used` bytes of the event were written, if not now then for an earlier event.
+        let lost = unsafe { bpf_ringbuf_output(ring, (&raw mut self.bytes).cast(), used, wakeup()) };
+        if lost != 0 {
+            diagnostics::ring_full(skb, stats::add(Counter::RingFull, 1));
+            return false;
+        }
+        stats::count(Counter::Events);
+        stats::add(Counter::EventBytes, used);
+        if self.notes() & Notes::TRUNCATED != 0 {
+            stats::count(Counter::EventTruncated);
+        }
+        true
     }
 
     /// Up to 16 bytes at offset `at` of the payload, `left` of which there are; the rest is zero.
     #[inline(always)]
     pub(crate) fn head(&mut self, skb: &mut __sk_buff, at: u32, left: u32) -> [u8; HEAD_LEN] {
         if self.window_at != at || self.window_len != WINDOW as u32 {
-            // SAFETY: integers.
+            // SAFETY: bytes.
             unsafe { machine::clear(&mut self.window) };
             self.fetch(skb, at, left);
         }
@@ -215,24 +252,39 @@ impl Event {
         self.window_len = if is_fetched { len } else { 0 };
     }
 
-    /// [`tcp::options`] of the packet, fetched with one call.
+    /// [`tcp::options`] of the packet.
     #[inline(always)]
     fn tcp_options(&mut self, skb: &mut __sk_buff) -> u8 {
-        let tcp = &self.packet.tcp;
-        let len = tcp.payload_offset - tcp.options_offset;
-        let options = (&raw mut self.options).cast();
+        if self.has_options != 0 && tcp::are_timestamps(&self.options.0, self.options_len()) {
+            return TcpOptions::TIMESTAMPS;
+        }
+        // SAFETY: both are valid.
+        unsafe { tlstrace_options(skb, self) as u8 }
+    }
+
+    /// The same by a walk over the options, which are fetched with one call unless they are there.
+    #[inline(always)]
+    fn scan_options(&mut self, skb: &mut __sk_buff) -> u8 {
+        let len = self.options_len();
+        let options = (&raw mut self.options.0).cast();
+        let offset = self.packet.tcp.options_offset;
         // SAFETY: as many bytes as there is room for.
-        if unsafe { !load_bytes(skb, tcp.options_offset, options, len, tcp::MAX_OPTIONS_LEN) } {
+        if self.has_options == 0 && unsafe { !load_bytes(skb, offset, options, len, tcp::MAX_OPTIONS_LEN) } {
             return 0;
         }
         self.scan = OptionScan { at: 0, len, found: 0 };
         for _ in machine::rounds(tcp::MAX_OPTIONS) {
             machine::fence();
-            if !self.scan.step(&self.options) {
+            if !self.scan.step(&self.options.0) {
                 break;
             }
         }
         self.scan.found()
+    }
+
+    #[inline(always)]
+    fn options_len(&self) -> u32 {
+        self.packet.tcp.payload_offset - self.packet.tcp.options_offset
     }
 
     #[inline(always)]
@@ -343,6 +395,19 @@ impl Payload for Segment<'_> {
     }
 }
 
+/// [`Event::scan_options`].
+///
+/// # Safety
+///
+/// The pointers must be valid or null.
+#[unsafe(no_mangle)]
+#[inline(never)]
+unsafe extern "C" fn tlstrace_options(skb: *mut __sk_buff, event: *mut Event) -> u32 {
+    // SAFETY: the caller's.
+    let (Some(skb), Some(event)) = (unsafe { (skb.as_mut(), event.as_mut()) }) else { return 0 };
+    event.scan_options(skb).into()
+}
+
 /// [`Event::fetch`].
 ///
 /// # Safety
@@ -402,37 +467,6 @@ unsafe extern "C" fn tlstrace_line(skb: *mut __sk_buff, event: *mut Event, at: u
         }
     }
     0
-}
-
-/// [`Event::write`].
-///
-/// # Safety
-///
-/// The pointers must be valid or null.
-#[unsafe(no_mangle)]
-#[inline(never)]
-unsafe extern "C" fn tlstrace_write(skb: *mut __sk_buff, event: *mut Event, now: u64) -> u32 {
-    // SAFETY: the caller's.
-    let (Some(skb), Some(event)) = (unsafe { (skb.as_mut(), event.as_mut()) }) else { return 0 };
-    event.flush(skb);
-    event.write_header(skb, now);
-    let used = opaque(u64::from(event.used));
-    if used > MAX_EVENT_LEN as u64 {
-        return 0;
-    }
-    let ring = (&raw const EVENTS).cast_mut().cast();
-    // SAFETY: `used` bytes of the event were written, if not now then for an earlier event.
-    let lost = unsafe { bpf_ringbuf_output(ring, (&raw mut event.bytes).cast(), used, wakeup()) };
-    if lost != 0 {
-        diagnostics::ring_full(skb, stats::add(Counter::RingFull, 1));
-        return 0;
-    }
-    stats::count(Counter::Events);
-    stats::add(Counter::EventBytes, used);
-    if event.notes() & Notes::TRUNCATED != 0 {
-        stats::count(Counter::EventTruncated);
-    }
-    1
 }
 
 /// Copies `len` bytes of the packet, from `offset` on, to `to`. Returns whether it did: not if there are

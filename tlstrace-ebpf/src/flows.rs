@@ -81,6 +81,12 @@ impl Flow {
 /// The flow with this key.
 #[inline(always)]
 pub(crate) fn find(key: &FlowKey, hash: u32) -> Option<&'static mut Flow> {
+    let way = TAGS.row::<WAYS>(bucket(hash)).position(|tag| Tag(tag).is_of(hash))?;
+    let flow = at((bucket(hash) * WAYS + way) as u32)?;
+    if flow.key == *key {
+        return Some(flow);
+    }
+    // That is another flow with the same hash.
     // SAFETY: the key is valid.
     at(unsafe { tlstrace_find(key, hash) })
 }
@@ -131,7 +137,7 @@ fn at(place: u32) -> Option<&'static mut Flow> {
 
 // Global functions: see `emit`.
 
-/// [`find`]: the place, or [`NONE`].
+/// [`find`], whatever else has the same hash: the place, or [`NONE`].
 ///
 /// # Safety
 ///

@@ -25,6 +25,15 @@ impl<const N: usize> Words<N> {
         unsafe { self.at(index).read_volatile() }
     }
 
+    /// The words of a row of `R`: with one bound for all of them.
+    #[inline(always)]
+    pub(crate) fn row<const R: usize>(&self, index: usize) -> impl Iterator<Item = u32> {
+        const { assert!(N.is_multiple_of(R), "rows fill the array") };
+        let row = self.0.get().cast::<[u32; R]>().wrapping_add(opaque(index as u64) as usize % (N / R));
+        // SAFETY: within the array.
+        (0..R).map(move |number| unsafe { (&raw const (*row)[number]).read_volatile() })
+    }
+
     #[inline(always)]
     pub(crate) fn set(&self, index: usize, word: u32) {
         // SAFETY: within the array.

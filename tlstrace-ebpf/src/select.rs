@@ -12,7 +12,7 @@ use tlstrace_common::packet::TcpPacket;
 use tlstrace_common::skip::{Counter, Skip};
 use tlstrace_common::{net, tcp};
 
-use crate::emit::{self, Event, Hook, Scratch, Segment, Task};
+use crate::emit::{self, Event, Hook, Segment, Task};
 use crate::flows::Flow;
 use crate::machine;
 use crate::skb::{Linear, Paged};
@@ -63,12 +63,10 @@ pub(crate) fn postpone(start: Start, hook: Hook) {
 pub(crate) fn rest(skb: &mut __sk_buff) {
     let Some(scratch) = emit::scratch() else { return };
     let Task { is_unread, hash, is_ip, is_egress } = scratch.task;
-    // SAFETY: all are valid.
-    unsafe {
-        let hash = if is_unread == 0 { u64::from(hash) } else { tlstrace_rare(skb, is_ip, is_egress) };
-        if hash != SETTLED {
-            tlstrace_candidate(skb, scratch, hash as u32);
-        }
+    // SAFETY: the context is valid.
+    let hash = if is_unread == 0 { u64::from(hash) } else { unsafe { tlstrace_rare(skb, is_ip, is_egress) } };
+    if hash != SETTLED {
+        stats::settle(candidate(skb, &mut scratch.event, hash as u32));
     }
 }
 
@@ -148,6 +146,8 @@ fn pass_gate(skb: &__sk_buff, packet: &TcpPacket, hook: Hook) -> Result<u32, Ski
 
 /// Segments with these flags are not skipped for their flow being an established one.
 const RARE: u8 = TcpFlags::SYN | TcpFlags::RST | TcpFlags::FIN;
+/// Both are set in the server's first segment, at which no flow is known that it would be part of.
+const SYN_ACK: u8 = TcpFlags::SYN | TcpFlags::ACK;
 
 /// Shortly after attaching, whether the segment begins a handshake on a connection that was opened
 /// before.
@@ -166,100 +166,57 @@ fn begins_with_client_hello(skb: &__sk_buff, packet: &TcpPacket) -> bool {
     packet.tcp.payload_len >= 6 && Paged(skb).load(packet.tcp.payload_offset).is_some_and(is_client_hello)
 }
 
-/// Most records, or parts of records, that are followed in one segment.
-const MAX_STEPS: u32 = 128;
-
-/// [`candidate`], and its outcome counted.
-///
-/// # Safety
-///
-/// The pointers must be valid or null.
-#[unsafe(no_mangle)]
-#[inline(never)]
-unsafe extern "C" fn tlstrace_candidate(skb: *mut __sk_buff, scratch: *mut Scratch, hash: u32) -> u32 {
-    // SAFETY: the caller's.
-    if let (Some(skb), Some(scratch)) = unsafe { (skb.as_mut(), scratch.as_mut()) } {
-        stats::settle(candidate(skb, scratch, hash));
-    }
-    0
-}
-
 /// What becomes of a segment that may belong to a handshake.
 #[inline(always)]
-fn candidate(skb: &mut __sk_buff, scratch: &mut Scratch, hash: u32) -> Result<(), Skip> {
-    let Scratch { event, .. } = scratch;
+fn candidate(skb: &mut __sk_buff, event: &mut Event, hash: u32) -> Result<(), Skip> {
     let flags = event.packet.tcp.flags;
     let (key, sender) = FlowKey::of(&event.packet);
     let mut now = 0;
-    let mut known = None;
     if flags & TcpFlags::SYN != 0 {
         now = emit::now();
         if choice::leaves_out(&event.packet, hash, now) {
             return Err(Skip::LeftOut);
         }
-        connect(&key, &event.packet, hash, now);
-    } else {
-        known = flows::find(&key, hash);
+        connect(&event.packet, hash, now);
     }
-    if let Some(flow) = known {
-        if flow.flags & Flow::FINISHED != 0 {
-            return Err(Skip::Finished);
+    let known = if flags & SYN_ACK == SYN_ACK { None } else { flows::find(&key, hash) };
+    let mut flow = match known {
+        Some(flow) if flags & TcpFlags::SYN == 0 => {
+            if flow.flags & Flow::FINISHED != 0 {
+                return Err(Skip::Finished);
+            }
+            if event.packet.tcp.payload_len == 0 && flags & RARE == 0 && !flow.wants_acknowledgement(sender) {
+                return Err(Skip::Repetitive);
+            }
+            Some(flow)
         }
-        if event.packet.tcp.payload_len == 0 && flags & RARE == 0 && !flow.wants_acknowledgement(sender) {
-            return Err(Skip::Repetitive);
+        earlier => {
+            // A connection between the same endpoints, which the client has done with.
+            if let Some(flow) = earlier {
+                flows::remove(flow, hash);
+            }
+            begin_flow(skb, event, &key, sender, hash)?
         }
-        return follow(skb, event, flow, sender, hash);
+    };
+    let outcome = match &mut flow {
+        Some(flow) => choose(skb, event, flow, sender),
+        None => Ok(()),
+    };
+    if outcome.is_ok() {
+        let is_written = event.write(skb, if now == 0 { emit::now() } else { now });
+        if let Some(flow) = &mut flow {
+            flow.flags = flow.flags & !Flow::LOSS | if is_written { 0 } else { Flow::LOSS };
+        }
     }
-    if begins_stream(skb, &event.packet, hash) {
-        if let Some(flow) = begin_flow(&key, &event.packet, sender, hash) {
-            let outcome = follow(skb, event, flow, sender, hash);
-            stats::count(Counter::FlowsFollowed);
-            diagnostics::followed(skb, event);
-            return outcome;
-        }
-        event.note(Notes::UNFRAMED);
-    } else if flags & RARE == 0 {
-        if event.packet.tcp.payload_len != 0 {
-            return Err(Skip::Established);
-        }
-        if !ends_tcp_handshake(&event.packet, hash) {
-            return Err(Skip::NoPayload);
-        }
-    } else if flags & TcpFlags::SYN == 0 && !gate::is_open(hash) {
-        return Err(Skip::Established);
+    if let Some(flow) = flow {
+        account(flow, &event.packet, sender, hash);
     }
-    event.write(skb, if now == 0 { emit::now() } else { now });
-    Ok(())
+    outcome
 }
 
-/// Reports a segment of a followed flow, if it should be, and draws the consequences for the flow.
+/// A connection begins: opens the gate.
 #[inline(always)]
-fn follow(
-    skb: &mut __sk_buff,
-    event: &mut Event,
-    flow: &mut Flow,
-    sender: Sender,
-    hash: u32,
-) -> Result<(), Skip> {
-    // SAFETY: all are valid.
-    match unsafe { tlstrace_follow(skb, event, flow, sender as u32, hash) } {
-        REPORT => Ok(()),
-        OPAQUE => Err(Skip::Opaque),
-        OTHER_INTERFACE => Err(Skip::OtherInterface),
-        FINISHED => Err(Skip::Finished),
-        _ => Err(Skip::Repetitive),
-    }
-}
-
-/// Whether an acknowledgement without payload is the client's first: the end of TCP's handshake.
-#[inline(always)]
-fn ends_tcp_handshake(packet: &TcpPacket, hash: u32) -> bool {
-    packet.tcp.sequence == gate::client_isn(hash).wrapping_add(1)
-}
-
-/// A connection begins: opens the gate, and forgets an earlier connection between the same endpoints.
-#[inline(always)]
-fn connect(key: &FlowKey, packet: &TcpPacket, hash: u32, now: u64) {
+fn connect(packet: &TcpPacket, hash: u32, now: u64) {
     gate::set_epoch(now);
     if packet.tcp.flags & TcpFlags::ACK != 0 {
         // The SYN was counted, unless it took another way.
@@ -271,9 +228,39 @@ fn connect(key: &FlowKey, packet: &TcpPacket, hash: u32, now: u64) {
     }
     gate::enter(hash);
     gate::set_client_isn(hash, packet.tcp.sequence);
-    if let Some(flow) = flows::find(key, hash) {
-        flows::remove(flow, hash);
+}
+
+/// The flow that begins with this segment; `None` if none does and the segment is reported all the same.
+#[inline(always)]
+fn begin_flow(
+    skb: &mut __sk_buff,
+    event: &mut Event,
+    key: &FlowKey,
+    sender: Sender,
+    hash: u32,
+) -> Result<Option<&'static mut Flow>, Skip> {
+    let tcp = &event.packet.tcp;
+    if begins_stream(skb, &event.packet, hash) {
+        let flow = insert_flow(key, &event.packet, sender, hash);
+        if flow.is_some() {
+            stats::count(Counter::FlowsFollowed);
+            diagnostics::followed(skb, event);
+        } else {
+            event.note(Notes::UNFRAMED);
+        }
+        return Ok(flow);
     }
+    if tcp.flags & RARE == 0 {
+        if tcp.payload_len != 0 {
+            return Err(Skip::Established);
+        }
+        if !ends_tcp_handshake(&event.packet, hash) {
+            return Err(Skip::NoPayload);
+        }
+    } else if tcp.flags & TcpFlags::SYN == 0 && !gate::is_open(hash) {
+        return Err(Skip::Established);
+    }
+    Ok(None)
 }
 
 /// Whether a segment of an unknown flow is the first payload of a stream: because its SYN was seen just
@@ -294,9 +281,15 @@ fn begins_stream(skb: &__sk_buff, packet: &TcpPacket, hash: u32) -> bool {
     begins_with_client_hello(skb, packet)
 }
 
-/// Follows a flow whose first payload is in this segment, if there is a place for it.
+/// Whether an acknowledgement without payload is the client's first: the end of TCP's handshake.
 #[inline(always)]
-fn begin_flow(key: &FlowKey, packet: &TcpPacket, sender: Sender, hash: u32) -> Option<&'static mut Flow> {
+fn ends_tcp_handshake(packet: &TcpPacket, hash: u32) -> bool {
+    packet.tcp.sequence == gate::client_isn(hash).wrapping_add(1)
+}
+
+/// A place for a flow whose first payload is in this segment, if there is one.
+#[inline(always)]
+fn insert_flow(key: &FlowKey, packet: &TcpPacket, sender: Sender, hash: u32) -> Option<&'static mut Flow> {
     let sequence = payload_sequence(packet);
     let client_first = gate::client_isn(hash).wrapping_add(1);
     let is_from_client = sequence.wrapping_sub(client_first) < limits::MAX_FIRST_WINDOW;
@@ -312,51 +305,12 @@ fn begin_flow(key: &FlowKey, packet: &TcpPacket, sender: Sender, hash: u32) -> O
     Some(flow)
 }
 
-/// What [`tlstrace_follow`] and [`tlstrace_payload`] return.
-const REPORT: u32 = 0;
-const OPAQUE: u32 = 1;
-const REPETITIVE: u32 = 2;
-const OTHER_INTERFACE: u32 = 3;
-const FINISHED: u32 = 4;
-
-/// [`follow`].
-///
-/// # Safety
-///
-/// The pointers must be valid or null.
-#[unsafe(no_mangle)]
-#[inline(never)]
-unsafe extern "C" fn tlstrace_follow(
-    skb: *mut __sk_buff,
-    event: *mut Event,
-    flow: *mut Flow,
-    is_high: u32,
-    hash: u32,
-) -> u32 {
-    // SAFETY: the caller's.
-    let (Some(skb), Some(event), Some(flow)) = (unsafe { (skb.as_mut(), event.as_mut(), flow.as_mut()) })
-    else {
-        return REPETITIVE;
-    };
-    let sender = if is_high == 0 { Sender::Low } else { Sender::High };
+/// Whether a segment of a followed flow is reported, with what of it is wanted copied.
+#[inline(always)]
+fn choose(skb: &mut __sk_buff, event: &mut Event, flow: &mut Flow, sender: Sender) -> Result<(), Skip> {
     if flow.flags & Flow::LOSS != 0 {
         event.note(Notes::LOSS_BEFORE);
     }
-    let outcome = choose(skb, event, flow, sender);
-    if outcome == REPORT {
-        if event.write(skb, emit::now()) {
-            flow.flags &= !Flow::LOSS;
-        } else {
-            flow.flags |= Flow::LOSS;
-        }
-    }
-    account(flow, &event.packet, sender, hash);
-    outcome
-}
-
-/// Whether a segment of a followed flow is reported, with what of it is wanted copied.
-#[inline(always)]
-fn choose(skb: &mut __sk_buff, event: &mut Event, flow: &mut Flow, sender: Sender) -> u32 {
     let tcp = &event.packet.tcp;
     let is_rare = tcp.flags & RARE != 0;
     let has_payload = tcp.payload_len != 0 && tcp.flags & TcpFlags::RST == 0;
@@ -368,51 +322,36 @@ fn choose(skb: &mut __sk_buff, event: &mut Event, flow: &mut Flow, sender: Sende
         stream.owner = owner;
     }
     if stream.owner != owner {
-        return OTHER_INTERFACE;
+        return Err(Skip::OtherInterface);
     }
     if !has_payload {
         stream.acknowledgements = stream.acknowledgements.saturating_add(1);
-        return REPORT;
+        return Ok(());
     }
-    let outcome = if stream.mode() == Mode::DONE {
-        FINISHED
-    } else {
-        // SAFETY: all are valid.
-        unsafe { tlstrace_payload(skb, event, stream, peer) }
-    };
+    let outcome =
+        if stream.mode() == Mode::DONE { Err(Skip::Finished) } else { payload(skb, event, stream, peer) };
     if is_rare {
-        return REPORT;
+        return Ok(());
     }
     if segments > limits::MAX_NOT_TLS_REPORTED && event.notes() & Notes::NOT_TLS != 0 {
-        return REPETITIVE;
+        return Err(Skip::Repetitive);
     }
     outcome
 }
 
 /// Follows the payload of a segment, and copies of it what is wanted.
-///
-/// # Safety
-///
-/// The pointers must be valid or null.
-#[unsafe(no_mangle)]
-#[inline(never)]
-unsafe extern "C" fn tlstrace_payload(
-    skb: *mut __sk_buff,
-    event: *mut Event,
-    stream: *mut Stream,
-    peer: *mut Stream,
-) -> u32 {
-    // SAFETY: the caller's.
-    let (Some(skb), Some(event), Some(stream), Some(peer)) =
-        (unsafe { (skb.as_mut(), event.as_mut(), stream.as_mut(), peer.as_mut()) })
-    else {
-        return REPETITIVE;
-    };
+#[inline(always)]
+fn payload(
+    skb: &mut __sk_buff,
+    event: &mut Event,
+    stream: &mut Stream,
+    peer: &mut Stream,
+) -> Result<(), Skip> {
     let sequence = payload_sequence(&event.packet);
     let len = event.packet.tcp.payload_len;
     let start = match stream.place(sequence, len) {
         Place::New(at) => at,
-        Place::Probe => return REPETITIVE,
+        Place::Probe => return Err(Skip::Repetitive),
         Place::Old => {
             match stream.fill(sequence, len) {
                 Some((at, len)) => {
@@ -420,7 +359,7 @@ unsafe extern "C" fn tlstrace_payload(
                 }
                 None => event.note(Notes::RETRANSMISSION),
             }
-            return REPORT;
+            return Ok(());
         }
         Place::BehindHole if stream.mode() == Mode::NOT_TLS => {
             stream.place_at(sequence);
@@ -429,7 +368,7 @@ unsafe extern "C" fn tlstrace_payload(
         Place::BehindHole => {
             stats::count(Counter::Unframed);
             event.note(Notes::UNFRAMED);
-            return REPORT;
+            return Ok(());
         }
     };
     event.at = start;
@@ -442,7 +381,7 @@ unsafe extern "C" fn tlstrace_payload(
     if stream.is_without_certificate() && !peer.is_without_certificate() {
         peer.expect_refusal();
     }
-    if event.is_empty() && event.notes() & !Notes::LOSS_BEFORE == 0 { OPAQUE } else { REPORT }
+    if event.is_empty() && event.notes() & !Notes::LOSS_BEFORE == 0 { Err(Skip::Opaque) } else { Ok(()) }
 }
 
 /// Looks whether TLS begins at the cursor, and moves the cursor to where records are to be followed.
@@ -479,6 +418,9 @@ fn begin(skb: &mut __sk_buff, event: &mut Event, stream: &mut Stream, peer: &mut
         peer.expect_tls(event.packet.tcp.acknowledgement);
     }
 }
+
+/// Most records that are followed in one segment.
+const MAX_STEPS: u32 = 128;
 
 /// Follows records from the cursor on.
 #[inline(always)]

@@ -326,9 +326,15 @@ const READ_ETHER_TYPE: [u8; 48] = [
     0x69, 0x25, 12, 0, 0, 0, 0, 0, // r5 = *(u16 *)(r2 + 12)
 ];
 
-/// An Ethernet frame with a TCP segment of the client of flow number `flow`.
+/// An Ethernet frame with a TCP segment of the client of flow number `flow`, with the options of Linux.
 fn segment(flow: u32, flags: u8, sequence: u32, acknowledgement: u32, payload: &[u8]) -> Vec<u8> {
-    let total_len = u16::try_from(40 + payload.len()).unwrap_or(u16::MAX);
+    let options: &[u8] = if flags & TcpFlags::SYN == 0 {
+        &[1, 1, 8, 10, 0, 0, 0, 2, 0, 0, 0, 1]
+    } else {
+        &[2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7]
+    };
+    let total_len = u16::try_from(40 + options.len() + payload.len()).unwrap_or(u16::MAX);
+    let data_offset = u8::try_from(5 + options.len() / 4).unwrap_or(15);
     let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
     frame.extend([0x45, 0]);
     frame.extend(total_len.to_be_bytes());
@@ -339,7 +345,8 @@ fn segment(flow: u32, flags: u8, sequence: u32, acknowledgement: u32, payload: &
     frame.extend(443_u16.to_be_bytes());
     frame.extend(sequence.to_be_bytes());
     frame.extend(acknowledgement.to_be_bytes());
-    frame.extend([0x50, flags, 0x20, 0, 0, 0, 0, 0]);
+    frame.extend([data_offset << 4, flags, 0x20, 0, 0, 0, 0, 0]);
+    frame.extend(options);
     frame.extend(payload);
     frame
 }
