@@ -28,6 +28,14 @@ pub struct Tcp {
     pub payload_len: u32,
 }
 
+impl Tcp {
+    /// Length of the options, in bytes: at most 40.
+    #[inline(always)]
+    pub const fn options_len(&self) -> u32 {
+        self.payload_offset - self.options_offset
+    }
+}
+
 /// Reads the TCP header behind `datagram`'s network header, without its options.
 #[inline(always)]
 pub fn walk(load: &impl Load, datagram: &Datagram) -> Result<Tcp, Skip> {

@@ -109,9 +109,6 @@ struct Aligned<const N: usize>([u8; N]);
 /// bytes of its body, at the price of one byte.
 const WINDOW: usize = 32;
 
-/// The most that the options of a TCP header can take (RFC 9293 §3.1).
-const MOST_OPTIONS: usize = 40;
-
 /// A power of two that a line of the PROXY protocol fits in.
 const LINE_ROOM: usize = 128;
 
@@ -166,7 +163,7 @@ impl Event {
         }
         // With what follows them, instead of as many as there are: that takes no loop.
         if let Some(bytes) = linear.load(tcp.options_offset) {
-            let options: *mut Aligned<MOST_OPTIONS> = (&raw mut self.options).cast();
+            let options: *mut Aligned<{ tcp::MAX_OPTIONS as usize }> = (&raw mut self.options).cast();
             // SAFETY: the array begins with as many bytes.
             unsafe { options.write(Aligned(bytes)) };
             self.has_options = 1;
@@ -255,7 +252,7 @@ impl Event {
     /// [`tcp::options`] of the packet.
     #[inline(always)]
     fn tcp_options(&mut self, skb: &mut __sk_buff) -> u8 {
-        if self.has_options != 0 && tcp::are_timestamps(&self.options.0, self.options_len()) {
+        if self.has_options != 0 && tcp::are_timestamps(&self.options.0, self.packet.tcp.options_len()) {
             return TcpOptions::TIMESTAMPS;
         }
         // SAFETY: both are valid.
@@ -265,7 +262,7 @@ impl Event {
     /// The same by a walk over the options, which are fetched with one call unless they are there.
     #[inline(always)]
     fn scan_options(&mut self, skb: &mut __sk_buff) -> u8 {
-        let len = self.options_len();
+        let len = self.packet.tcp.options_len();
         let options = (&raw mut self.options.0).cast();
         let offset = self.packet.tcp.options_offset;
         // SAFETY: as many bytes as there is room for.
@@ -280,11 +277,6 @@ impl Event {
             }
         }
         self.scan.found()
-    }
-
-    #[inline(always)]
-    fn options_len(&self) -> u32 {
-        self.packet.tcp.payload_offset - self.packet.tcp.options_offset
     }
 
     #[inline(always)]

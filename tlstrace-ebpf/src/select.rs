@@ -31,10 +31,11 @@ pub(crate) fn first(skb: &__sk_buff, start: Start, hook: Hook) -> Result<(), Ski
     }
     match plain_headers(&linear, start) {
         Ok(Some(packet)) => {
-            let hash = pass_gate(skb, &packet, hook)?;
+            let hash = pass_gate(skb, &packet)?;
             if let Some(scratch) = emit::scratch() {
                 scratch.task.is_unread = 0;
                 scratch.task.hash = hash;
+                scratch.event.begin(&packet, hook);
                 scratch.event.read_head(&linear, &packet);
             }
         }
@@ -96,8 +97,13 @@ unsafe extern "C" fn tlstrace_rare(skb: *mut __sk_buff, is_ip: u32, is_egress: u
     let Some(skb) = (unsafe { skb.as_mut() }) else { return SETTLED };
     let start = if is_ip == 0 { Start::Ethernet } else { Start::Ip };
     let hook = if is_egress == 0 { Hook::Ingress } else { Hook::Egress };
-    match rare_headers(skb, start).and_then(|packet| pass_gate(skb, &packet, hook)) {
-        Ok(hash) => u64::from(hash),
+    match rare_headers(skb, start).and_then(|packet| Ok((pass_gate(skb, &packet)?, packet))) {
+        Ok((hash, packet)) => {
+            if let Some(scratch) = emit::scratch() {
+                scratch.event.begin(&packet, hook);
+            }
+            u64::from(hash)
+        }
         Err(skip) => {
             stats::settle(Err(skip));
             SETTLED
@@ -133,13 +139,10 @@ const SETTLED: u64 = u64::MAX;
 /// Lets a segment through to where it costs something, if its flow may be in a handshake. Returns the
 /// flow's hash.
 #[inline(always)]
-fn pass_gate(skb: &__sk_buff, packet: &TcpPacket, hook: Hook) -> Result<u32, Skip> {
+fn pass_gate(skb: &__sk_buff, packet: &TcpPacket) -> Result<u32, Skip> {
     let hash = flow::hash(packet);
     if packet.tcp.flags & RARE == 0 && !gate::is_open(hash) && !warm_up(skb, packet) {
         return Err(Skip::Established);
-    }
-    if let Some(scratch) = emit::scratch() {
-        scratch.event.begin(packet, hook);
     }
     Ok(hash)
 }

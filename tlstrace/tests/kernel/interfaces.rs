@@ -6,7 +6,7 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, TcpStream};
 use std::os::fd::AsRawFd as _;
 use std::process::Command;
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use nix::sys::signal::Signal;
 use rustls::{ALL_VERSIONS, StreamOwned};
@@ -98,10 +98,8 @@ fn a_tun_device_whose_packets_begin_with_the_ip_header_is_watched_like_any_other
     };
     client.configure("tun0", client_address).unwrap();
     server.configure("tun0", server_address).unwrap();
-    let wires = [(&near, &far), (&far, &near)].map(|(from, to)| {
-        let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
-        thread::spawn(move || carry(from, to))
-    });
+    let wires =
+        [(&near, &far), (&far, &near)].map(|(from, to)| wire(from, to, |packet| Some(packet.to_vec())));
     let identity = Identity::issue(&[NAME]).unwrap();
     let config = rustls_server(&identity, ALL_VERSIONS).unwrap();
     let _gateway = Service::start(&server, PORT, sni_gateway(&[NAME], config)).unwrap();
@@ -142,10 +140,8 @@ fn vlan_tags_in_band_and_ipv6_extension_headers_are_stepped_over() {
     // Only now: a device that is not up takes nothing.
     let mut wires = Vec::new();
     for (end, on_bridge) in &cables {
-        let [out, home] = [(); 2].map(|()| end.try_clone().unwrap());
-        let [there, back] = [(); 2].map(|()| on_bridge.try_clone().unwrap());
-        wires.push(thread::spawn(move || carry_changed(out, there, |frame| Some(widened(frame)))));
-        wires.push(thread::spawn(move || carry_changed(back, home, untagged)));
+        wires.push(wire(end, on_bridge, |frame| Some(widened(frame))));
+        wires.push(wire(on_bridge, end, untagged));
     }
     let identity = Identity::issue(&[NAME]).unwrap();
     let config = rustls_server(&identity, ALL_VERSIONS).unwrap();
@@ -240,8 +236,7 @@ pub(crate) fn tun(namespace: &Namespace) -> io::Result<File> {
 }
 
 /// A device of which the packets that it sends can be read, and those that it receives written
-/// (Documentation/networking/tuntap.rst). It is gone when its last descriptor is: who deletes it by name keeps
-/// one, since a wire that ends gives up those of both of its devices.
+/// (Documentation/networking/tuntap.rst). It is gone when its last descriptor is.
 fn device(namespace: &Namespace, name: &str, kind: libc::c_int) -> io::Result<File> {
     namespace.enter(|| {
         // Where the device is opened is where it will be.
@@ -260,19 +255,22 @@ fn device(namespace: &Namespace, name: &str, kind: libc::c_int) -> io::Result<Fi
     })
 }
 
-/// Passes on packets until a device is gone.
-fn carry(from: File, to: File) {
-    carry_changed(from, to, |packet| Some(packet.to_vec()));
-}
-
-/// The same, with each packet as `change` makes it, or without it.
-fn carry_changed(mut from: File, mut to: File, change: impl Fn(&[u8]) -> Option<Vec<u8>>) {
-    let mut packet = vec![0; 65_536];
-    while let Ok(length) = from.read(&mut packet) {
-        if change(&packet[..length]).is_some_and(|packet| to.write_all(&packet).is_err()) {
-            return;
+/// Passes on packets, each as `change` makes it, or without it, until a device is gone. The descriptors that it has are
+/// its own: when one device goes, the other stays until the caller gives it up, too.
+fn wire(
+    from: &File,
+    to: &File,
+    change: impl Fn(&[u8]) -> Option<Vec<u8>> + Send + 'static,
+) -> JoinHandle<()> {
+    let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+    thread::spawn(move || {
+        let mut packet = vec![0; 65_536];
+        while let Ok(length) = from.read(&mut packet) {
+            if change(&packet[..length]).is_some_and(|packet| to.write_all(&packet).is_err()) {
+                return;
+            }
         }
-    }
+    })
 }
 
 const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];

@@ -67,8 +67,7 @@ impl Load for Captured<'_> {
 /// Bits of the options that were captured.
 fn options(data: &[u8], tcp: &Tcp) -> u8 {
     let captured = data.get(tcp.options_offset as usize..).unwrap_or_default();
-    let len =
-        captured.len().min((tcp.payload_offset - tcp.options_offset) as usize).min(tcp::MAX_OPTIONS_LEN);
+    let len = captured.len().min(tcp.options_len() as usize).min(tcp::MAX_OPTIONS_LEN);
     // Nearly every segment has none, or these (RFC 7323 appendix A).
     match captured.get(..len) {
         Some([]) => return 0,
